@@ -1,0 +1,1 @@
+"""Connections to tracking servers, stores and hubs."""

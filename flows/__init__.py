@@ -1,0 +1,1 @@
+"""Order only: each flow chains stages; the command line is in `cli`."""

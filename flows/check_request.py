@@ -1,0 +1,137 @@
+"""Everything that can be checked before compute is spent, all problems at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flows.request import FinetuneRequest
+from tasks.contracts import Check, CheckReport, ModelRef, RunContext
+from tasks.errors import InputError, RequestError
+from tasks.workspace import demand_disk, prepare_workspace, workspace_folder
+
+_LEAST_DISK = 200 * 2**20  # bytes; logs, caches and databases of a small run
+
+
+def check_request(request: FinetuneRequest) -> CheckReport:
+    """Check, and refuse where something is fatal.
+
+    Raises:
+        InputError: the one problem there is, or a RequestError that lists them all.
+    """
+    report, errors = inspect(request)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise RequestError("\n".join(f"{number}. {error}" for number, error in enumerate(errors, 1)))
+    return report
+
+
+def inspect(request: FinetuneRequest) -> tuple[CheckReport, list[InputError]]:
+    """Every check's outcome, and the errors among them."""
+    workspace = workspace_folder()
+    checks: list[Check] = []
+    errors: list[InputError] = []
+
+    def attempt(name: str, expected: str, look: Callable[[], str]) -> None:
+        try:
+            found, passed = look(), True
+        except InputError as error:
+            errors.append(error)
+            found, passed = str(error), False
+        checks.append(Check(name=name, passed=passed, severity="fatal", expected=expected, found=found))
+
+    attempt("workspace", "a folder that can be written", lambda: _workspace(workspace))
+    if errors:
+        return CheckReport(checks=tuple(checks)), errors
+    run = RunContext(
+        name=request.name, workspace=str(workspace), store=request.store, tracking=request.tracking,
+        hub=request.base_model.hub,
+    )  # fmt: skip
+    attempt("request", "options that go together", lambda: _request(request))
+    attempt("data", "rows that map to conversations", lambda: _data(request))
+    attempt("model", "a causal language model in safetensors, with its tokenizer", lambda: _model(request, run))
+    attempt("machine", "the devices and the precision that were asked for", lambda: _machine(request))
+    attempt("store", "can be written, read and deleted from", lambda: _store(run))
+    attempt("tracking", "can be written to and deleted from", lambda: _tracking(run))
+    return CheckReport(checks=tuple(checks)), errors
+
+
+def _workspace(workspace: Path) -> str:
+    prepare_workspace(workspace)
+    return str(workspace)
+
+
+def _request(request: FinetuneRequest) -> str:
+    from tasks.evaluation.verdict import check
+
+    problems = check(request.evaluation)
+    kinds = [exporter.kind for exporter in request.release.formats]
+    if "adapter" in kinds and request.method.kind == "full":
+        problems.append("release.formats asks for adapter, but method full trains no adapter; use safetensors.")
+    if len(set(kinds)) < len(kinds):
+        problems.append(f"release.formats names a format twice: {', '.join(kinds)}.")
+    if problems:
+        raise RequestError(" ".join(problems))
+    return "they do"
+
+
+def _data(request: FinetuneRequest) -> str:
+    from flows.quickstart import DATA
+    from tasks.data.loading import peek
+
+    if request.data.source == DATA:
+        return "the quickstart's own instruction set"
+    seen = peek(request.data, {})
+    return f"{len(seen.files)} file(s), {seen.shape}: {seen.reason}"
+
+
+def _model(request: FinetuneRequest, run: RunContext) -> str:
+    from flows.quickstart import BASE
+    from tasks.basemodel import inspect_model
+    from tasks.models import local_folder
+    from tasks.steps import hub_token, tracker_of
+
+    spec = request.base_model
+    workspace = Path(run.workspace)
+    if spec.uri == BASE and local_folder(BASE, workspace) is None:
+        return "will be built: the quickstart's own base model"
+    found = inspect_model(spec.uri, spec.revision, workspace, lambda: tracker_of(run), hub_token(run), spec.trust_remote_code)
+    if found is None:
+        return f"{spec.uri} is on the hub; it is fetched when the run starts"
+    _fits(request, found)
+    disk = demand_disk(workspace, 4 * found.bytes + _LEAST_DISK, f"A run with {spec.uri}")
+    return f"{found.architecture}, {found.parameters:,} parameters, up to {found.max_positions} tokens; disk: {disk}"
+
+
+def _fits(request: FinetuneRequest, base: ModelRef) -> None:
+    if problem := request.method.check(base):
+        raise RequestError(problem + ".")
+    asked = request.training.model_fields_set
+    if "max_length" in asked and request.training.max_length > base.max_positions:
+        raise RequestError(
+            f"training.max_length is {request.training.max_length}, but {base.uri} holds at most {base.max_positions} tokens."
+        )
+
+
+def _machine(request: FinetuneRequest) -> str:
+    from tasks.resources.hardware import find_machine
+    from tasks.resources.planning import choose_devices, choose_precision
+
+    machine = find_machine()
+    return "; ".join((choose_devices(request.resources, machine)[1], choose_precision(request.resources, machine)[1]))
+
+
+def _store(run: RunContext) -> str:
+    from tasks.steps import store_of
+
+    store = store_of(run)
+    store.probe()
+    return store.root
+
+
+def _tracking(run: RunContext) -> str:
+    from tasks.steps import tracker_of
+
+    tracker: Any = tracker_of(run)
+    tracker.probe()
+    return str(tracker.client.tracking_uri)

@@ -1,0 +1,131 @@
+"""The command `tuneflow`: reads a request, calls the flows, prints the outcome. Heavy imports happen inside the commands."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.errors import InputError, TuneflowError
+from tasks.workspace import workspace_folder
+
+DONE, FAILED, NOT_GOOD_ENOUGH = 0, 1, 3
+_EPILOG = """exit codes: 0 done and the verdict passed; 3 done, but not good enough, and nothing was released;
+2 the input is at fault, and the message says how to mend it; 1 anything else."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+    except TuneflowError as error:
+        print(f"{'Error' if isinstance(error, InputError) else 'Failed'}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on where it stopped.", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        return FAILED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tuneflow", description="A dataset and an open base model in, an evaluated and released model out.", epilog=_EPILOG
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run a request from data to released model", epilog=_EPILOG)
+    run.set_defaults(command=_run)
+    check = commands.add_parser("check", help="check a request, its data and its model; spend no compute", epilog=_EPILOG)
+    check.set_defaults(command=_check)
+    for command in (run, check):
+        command.add_argument("request", type=Path, help="request file (YAML or JSON)")
+        command.add_argument(
+            "--set", action="append", default=[], metavar="PATH=VALUE", dest="settings",
+            help="set one value of the request, e.g. training.epochs=3; may be repeated",
+        )  # fmt: skip
+    explain = commands.add_parser("explain", help="say for each step of a run why it ran or did not")
+    explain.set_defaults(command=_explain)
+    explain.add_argument("run", help="name of the run")
+    for command in (run, check, explain):
+        command.add_argument("--workspace", default="", metavar="DIR", help="default: TUNEFLOW_WORKSPACE, else .tuneflow")
+        command.add_argument("--json", action="store_true", help="end stdout with one JSON line, the result")
+    schema = commands.add_parser("schema", help="print the JSON schema of a request")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    server = _start(options)
+    from flows.check_request import check_request
+    from flows.reading import read_request
+
+    request = read_request(options.request, options.settings)
+    _tell("checking the request, the data and the model")
+    check_request(request)
+    _tell(f"Prefect: the server at {server}" if server else "Prefect: an embedded server of this run's own is starting")
+    from flows.finetune import finetune
+    from tasks.reporting.report import console_table
+
+    result = finetune(request)
+    print(result.model_dump_json() if options.json else console_table(result))
+    return DONE if result.status == "released" else NOT_GOOD_ENOUGH
+
+
+def _check(options: argparse.Namespace) -> int:
+    _start(options)
+    from flows.check_request import inspect
+    from flows.reading import read_request
+
+    report, errors = inspect(read_request(options.request, options.settings))
+    if options.json:
+        print(report.model_dump_json())
+    else:
+        for check in report.checks:
+            print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name:10} {check.found}")
+    return errors[0].exit_code if errors else DONE
+
+
+def _explain(options: argparse.Namespace) -> int:
+    folder = workspace_folder(options.workspace) / "runs" / options.run
+    path = folder / "result.json"
+    if not path.is_file():
+        known = sorted(other.parent.name for other in folder.parent.glob("*/result.json"))
+        raise InputError(f"There is no finished run {options.run!r} in {folder.parent}. Known: {', '.join(known) or 'none'}.")
+    steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
+    if options.json:
+        print(json.dumps(steps))
+        return DONE
+    for step in steps:
+        print(f"{'cached' if step['cached'] else 'ran':7} {step['step']:20} {step['seconds']:8.1f} s  {step['reason']}")
+    return DONE
+
+
+def _schema(_options: argparse.Namespace) -> int:
+    from flows.request import FinetuneRequest
+
+    print(json.dumps(FinetuneRequest.model_json_schema(), indent=2))
+    return DONE
+
+
+def _start(options: argparse.Namespace) -> str:
+    """Set up logging and the environment; the Prefect server in use, "" for an embedded one."""
+    from flows.environment import set_environment
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.setLevel(logging.INFO)
+    logger = logging.getLogger("tuneflow")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    return set_environment(workspace_folder(options.workspace))
+
+
+def _tell(text: str) -> None:
+    logging.getLogger("tuneflow").info(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Variables that must stand before Prefect, MLflow or a hub client is imported. Standard library only."""
+
+import os
+from pathlib import Path
+
+# Nothing is sent anywhere: each library has a switch of its own.
+_QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+}
+_PREFECT = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "tuneflow",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+}
+_CONSOLE = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",  # the command line tells the story itself
+    "PREFECT_CLI_PROMPT": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def set_environment(workspace: Path) -> str:
+    """Set what the user has not set; the address of the Prefect API in use, or "" for an embedded one."""
+    for name, value in {**_QUIET, **_PREFECT, **_CONSOLE}.items():
+        os.environ.setdefault(name, value)
+    if not Path("/dev/nvidiactl").exists():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it found no GPU
+    os.environ["TUNEFLOW_WORKSPACE"] = str(workspace)
+    server = os.environ.get("PREFECT_API_URL", "")
+    if not server:
+        os.environ["PREFECT_HOME"] = str(workspace / "prefect")
+    return server

@@ -1,0 +1,65 @@
+"""The quickstart's own base model and data, for requests that name them and workspaces that lack them."""
+
+from prefect import flow
+
+from flows.prepare_data import prepare_data
+from flows.request import BaseModelSpec
+from flows.train_model import train_model
+from tasks.contracts import ModelRef, RunContext
+from tasks.data.spec import CleaningSpec, DataSpec, SplittingSpec
+from tasks.quickstart.spec import QuickstartSpec
+from tasks.quickstart.steps import (
+    WrittenFile,
+    plant_seedling,
+    publish_base,
+    write_quickstart_corpus,
+    write_quickstart_instructions,
+)
+from tasks.resources.spec import ResourceSpec
+from tasks.training.methods.full import Full
+from tasks.training.spec import AdvancedTraining, TrainingSpec
+from tasks.training.steps import has_model, resolve_model
+
+DATA = "quickstart:"
+BASE = "models/quickstart-base"
+
+
+@flow(name="build-quickstart-base", validate_parameters=False)
+def build_quickstart_base(run: RunContext, spec: QuickstartSpec) -> ModelRef:
+    """Pretrain a small language model on text of our own making and keep it as models/quickstart-base."""
+    work = run.model_copy(update={"name": "quickstart-base"})
+    corpus = write_quickstart_corpus(work, spec, seed=0)
+    seedling = plant_seedling(work, corpus, spec, seed=0)
+    data = prepare_data(work, reading_of(corpus), seedling, spec.max_length, seed=0)
+    _, model = train_model(work, Full(), pretraining_of(spec), ResourceSpec(), seedling, data.tokenized, seed=0)
+    return publish_base(work, model)
+
+
+def find_base_model(run: RunContext, spec: BaseModelSpec) -> ModelRef:
+    """The base model of a request; the quickstart's own is built where the workspace lacks it."""
+    if spec.uri == BASE and not has_model(run, BASE):
+        build_quickstart_base(run, QuickstartSpec())
+    return resolve_model(run, spec.uri, spec.revision, spec.trust_remote_code)
+
+
+def own_data(run: RunContext, spec: DataSpec) -> DataSpec:
+    """The same spec, with the quickstart's address replaced by the file that it stands for."""
+    if spec.source != DATA:
+        return spec
+    return spec.model_copy(update={"source": write_quickstart_instructions(run, QuickstartSpec(), seed=0).uri})
+
+
+def reading_of(corpus: WrittenFile) -> DataSpec:
+    """Plain text of which nothing near-equal is dropped: the texts share their patterns on purpose."""
+    return DataSpec(
+        source=corpus.uri, task="text", cleaning=CleaningSpec(near_duplicates=0),
+        splitting=SplittingSpec(validation=0.01, test=0.01),
+    )  # fmt: skip
+
+
+def pretraining_of(spec: QuickstartSpec) -> TrainingSpec:
+    """How the base model is pretrained; it is validated at the end alone, where nothing is chosen by it."""
+    return TrainingSpec(
+        max_steps=spec.steps, batch_size=spec.batch_size, learning_rate=spec.learning_rate, max_length=spec.max_length,
+        advanced=AdvancedTraining(validate_steps=spec.steps, weight_decay=0.01),
+    )  # fmt: skip

@@ -1,0 +1,553 @@
+"""Every typed value that crosses a border between stages.
+
+A value is small and frozen: addresses, hashes, counts and numbers; never a table, a tensor, a client or a secret. Data are
+written first and the value that names them last, and each value names its parent by sha256, so that lineage can be checked
+and caching is by content. All sizes are bytes, all durations seconds and all shares 0..1 unless the name says otherwise.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Setting = str | int | float | bool | None
+ModelRole = Literal["base", "tuned", "incumbent"]
+VerdictStatus = Literal["pass", "fail", "inconclusive"]
+
+
+def digest_of(content: object) -> str:
+    """sha256 of `content` as canonical JSON: sorted keys, no spaces."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Value(BaseModel):
+    """A frozen value that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def identity(self) -> object:
+        """What a cache key sees of this value: its content hash where it has one, else all of it."""
+        return getattr(self, "sha256", None) or self.model_dump(mode="json")
+
+
+class Count(Value):
+    """How many rows share one reason."""
+
+    reason: str
+    rows: int = Field(ge=0)
+
+
+class FileRecord(Value):
+    """One file of a folder, its path relative to that folder."""
+
+    path: str
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class RunContext(Value):
+    """Where a run works and what it is called; the first argument of every step and never part of a cache key."""
+
+    name: str
+    workspace: str
+    store: str = ""  # name of a store block; "" is the workspace itself
+    tracking: str = ""  # name of a tracking block; "" is the workspace's own database
+    hub: str = ""  # name of a model hub block; "" is anonymous access
+    run_id: str = ""  # the request's parent run in MLflow
+    started: float = 0.0  # seconds since 1970
+
+    def identity(self) -> object:
+        """Nothing: where a run works does not change what it computes."""
+        return None
+
+
+class ModelRef(Value):
+    """A base model, resolved to files.
+
+    `uri` is what was asked for, `location` the folder that holds the files, `revision` the hub commit ("" for a folder).
+    """
+
+    uri: str
+    location: str
+    revision: str = ""
+    sha256: Sha256
+    parameters: int = Field(ge=1)
+    architecture: str
+    max_positions: int = Field(ge=1)
+    vocabulary: int = Field(ge=1)
+    bytes: int = Field(ge=0)
+    hidden_size: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    trust_remote_code: bool = False
+
+
+class SourceFile(Value):
+    """One input file as it was found."""
+
+    address: str
+    format: str
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+    rows: int = Field(ge=0)
+    weight: float = Field(default=1.0, gt=0)
+
+
+class RawDataset(Value):
+    """Rows as loaded: mapped to conversations, nothing repaired, nothing dropped.
+
+    `uri` holds `rows.parquet` with columns row (int64, from 0), file (string), line (int64, from 1), source (int64: index into
+    `files`) and messages (list of struct<role: string, content: string>). A row of plain text has one message of role "text".
+    """
+
+    name: str
+    uri: str
+    sha256: Sha256
+    format: str
+    shape: str
+    task: Literal["chat", "completion", "classification", "qa", "text"]
+    rows: int = Field(ge=1)
+    bytes: int = Field(ge=0)
+    columns: tuple[str, ...]
+    mapping: dict[str, str]  # our field -> their column
+    mapping_confidence: Share
+    mapping_reason: str
+    files: tuple[SourceFile, ...]
+
+
+class Check(Value):
+    """One check: what was expected, what was found, and whether that stops the run."""
+
+    name: str
+    passed: bool
+    severity: Literal["info", "fixable", "fatal"]
+    expected: str
+    found: str
+    rows: int = Field(default=0, ge=0)
+    examples: tuple[str, ...] = ()
+
+
+class QualityComponent(Value):
+    """One component of the quality score: the share of rows in order, and its weight in the mean."""
+
+    name: str
+    share: Share
+    weight: float = Field(gt=0)
+
+
+class ValidationReport(Value):
+    """What was found in a raw dataset; `quality` is the weighted mean of the components."""
+
+    dataset_sha256: Sha256
+    checks: tuple[Check, ...]
+    quality: Share
+    components: tuple[QualityComponent, ...]
+    repairs: tuple[str, ...]  # names of the cleaning rules that will mend what is fixable
+
+    @property
+    def passed(self) -> bool:
+        """True where no fatal check failed."""
+        return all(check.passed or check.severity != "fatal" for check in self.checks)
+
+
+class Ledger(Value):
+    """What became of every row. Building one that does not balance is an error."""
+
+    rows_in: int = Field(ge=0)
+    kept: int = Field(ge=0)
+    dropped: tuple[Count, ...] = ()
+    repaired: tuple[Count, ...] = ()
+    synthetic: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _balances(self) -> Self:
+        gone = sum(count.rows for count in self.dropped)
+        if self.rows_in + self.synthetic != self.kept + gone:
+            raise ValueError(
+                f"The ledger does not balance: {self.rows_in} rows in + {self.synthetic} synthetic is not "
+                f"{self.kept} kept + {gone} dropped."
+            )
+        return self
+
+
+class CleanDataset(Value):
+    """Cleaned rows; `uri` holds `rows.parquet` (columns of the raw rows and group: string) and `quarantine.parquet`.
+
+    The quarantine has the columns row, file, line, reason and messages of every dropped row.
+    """
+
+    name: str
+    uri: str
+    sha256: Sha256
+    parent_sha256: Sha256
+    task: str
+    ledger: Ledger
+    quarantine_uri: str
+
+
+class SplitPart(Value):
+    """One split: a Parquet file with the columns of the clean rows."""
+
+    uri: str
+    sha256: Sha256
+    rows: int = Field(ge=0)
+
+
+class DatasetSplits(Value):
+    """Train, validation and test rows that share no content; `repeated` and `left_out` come from source weights."""
+
+    name: str
+    sha256: Sha256
+    parent_sha256: Sha256
+    task: str
+    train: SplitPart
+    validation: SplitPart
+    test: SplitPart
+    leaked_rows: Literal[0] = 0
+    groups: int = Field(ge=1)
+    repeated: int = Field(default=0, ge=0)
+    left_out: int = Field(default=0, ge=0)
+    reasons: tuple[str, ...] = ()
+
+
+class TokenizedSplit(Value):
+    """One tokenized split: a Parquet file with one sequence a row.
+
+    Columns: row (int64), input_ids (list<int32>), supervised (list<int8>, 1 where the token is learned), prompt (string: the
+    rendered text before the last answer, which generation starts from), reference (string: the last answer) and group (string).
+    """
+
+    uri: str
+    sha256: Sha256
+    sequences: int = Field(ge=0)
+    tokens: int = Field(ge=0)
+    supervised_tokens: int = Field(ge=0)
+    truncated_rows: int = Field(ge=0)
+    truncated_tokens: int = Field(ge=0)
+    dropped: tuple[Count, ...] = ()
+    longest: int = Field(default=0, ge=0)
+
+
+class TokenizedDataset(Value):
+    """Sequences to learn from. `tokenizer_uri` holds the tokenizer and its chat template, `golden_uri` rendered prompts."""
+
+    name: str
+    sha256: Sha256
+    parent_sha256: Sha256
+    task: str
+    train: TokenizedSplit
+    validation: TokenizedSplit
+    test: TokenizedSplit
+    packing_efficiency: Share  # real tokens / positions computed on, padding included
+    tokenizer_uri: str
+    tokenizer_sha256: Sha256
+    template_sha256: Sha256
+    template_source: str
+    golden_uri: str
+    max_length: int = Field(ge=8)
+    reasons: tuple[str, ...] = ()
+
+
+class PreparedData(Value):
+    """Everything that preparing the data gave."""
+
+    raw: RawDataset
+    validation: ValidationReport
+    clean: CleanDataset
+    splits: DatasetSplits
+    tokenized: TokenizedDataset
+
+    def identity(self) -> object:
+        """The content at both ends: addresses do not count."""
+        return [self.raw.sha256, self.clean.sha256, self.tokenized.sha256]
+
+
+class HardwarePlan(Value):
+    """What was decided before training, and why. Memory is per device."""
+
+    accelerator: Literal["cpu", "cuda"]
+    device_name: str
+    devices: int = Field(ge=1)
+    nodes: int = Field(default=1, ge=1)
+    backend: Literal["gloo", "nccl"]
+    threads: int = Field(ge=1)
+    zero_stage: Literal[0, 1, 2, 3]
+    micro_batch: int = Field(ge=1)
+    accumulation: int = Field(ge=1)
+    precision: Literal["fp32", "bf16", "fp16"]
+    activation_checkpointing: bool
+    memory_gib: float = Field(ge=0)
+    hours: float = Field(ge=0)
+    cost_usd: float = Field(ge=0)
+    energy_kwh: float = Field(ge=0)
+    reasons: tuple[str, ...]
+
+    def identity(self) -> object:
+        """The decisions alone: forecasts, names and sentences change no weight."""
+        decided = {"accelerator", "devices", "nodes", "backend", "zero_stage", "micro_batch", "accumulation", "precision"}
+        return self.model_dump(mode="json", include=decided | {"activation_checkpointing"})
+
+
+class Objective(Value):
+    """One measured objective of a trial."""
+
+    name: str
+    value: float
+    lower_is_better: bool = True
+
+
+class Trial(Value):
+    """One trial of a search; `settings` maps request paths such as training.learning_rate to values."""
+
+    number: int = Field(ge=0)
+    settings: dict[str, Setting]
+    objectives: tuple[Objective, ...]
+    status: Literal["done", "failed", "pruned"]
+    seconds: float = Field(ge=0)
+    run_id: str = ""
+    reason: str = ""
+
+
+class SearchResult(Value):
+    """What a search tried and what it chose."""
+
+    strategy: str
+    best: Trial
+    trials: tuple[Trial, ...]
+    front: tuple[int, ...]  # numbers of the trials on the Pareto front
+    control: tuple[int, ...]  # numbers of the control arm's trials
+    reasons: tuple[str, ...]
+
+
+class Forecast(Value):
+    """A forecast beside what happened; memory is per device."""
+
+    predicted_memory_gib: float
+    actual_memory_gib: float
+    predicted_hours: float
+    actual_hours: float
+    predicted_cost_usd: float
+    actual_cost_usd: float
+
+
+class TrainedModel(Value):
+    """A trained model: an adapter (`adapter` true; needs `base`) or full weights, as safetensors, in `uri`.
+
+    `history_uri` is a JSON-lines file of step, tokens, loss, learning_rate and, where validated, validation_loss.
+    """
+
+    uri: str
+    sha256: Sha256  # over the weight tensors, in the order of their names
+    base: ModelRef
+    data_sha256: Sha256
+    tokenizer_uri: str
+    adapter: bool
+    method: str
+    settings: dict[str, Any]
+    plan: HardwarePlan
+    seed: int
+    steps: int = Field(ge=1)
+    tokens: int = Field(ge=1)
+    trainable_parameters: int = Field(ge=1)
+    best_step: int = Field(ge=0)
+    train_loss: float
+    validation_loss: float | None  # None: no validation rows
+    seconds: float = Field(ge=0)
+    run_id: str = ""
+    resumed_from: int = Field(ge=0)  # the step whose checkpoint training went on from; 0: from the start
+    forecast: Forecast
+    history_uri: str
+
+    def identity(self) -> object:
+        """The weights, and the base that an adapter needs to be a model."""
+        return [self.sha256, self.base.sha256]
+
+
+class Score(Value):
+    """One metric of one model on one benchmark, with its confidence interval."""
+
+    model: ModelRole
+    benchmark: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int = Field(ge=1)
+    higher_is_better: bool
+
+
+class Comparison(Value):
+    """The tuned model against another on the same items.
+
+    `difference` is tuned minus other, signed so that positive is better; `p_value` is two-sided.
+    `enough` says how many items would settle a "not enough data"; 0 where it is settled or cannot be said.
+    """
+
+    against: Literal["base", "incumbent"]
+    benchmark: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p_value: Share
+    n: int = Field(ge=1)
+    verdict: Literal["better", "worse", "equivalent", "not enough data"]
+    enough: int = Field(default=0, ge=0)
+
+
+class Speed(Value):
+    """Measured generation speed of one model."""
+
+    model: ModelRole | Literal["exported"]
+    prompt_tokens: int
+    output_tokens: int
+    first_token_ms_p50: float
+    first_token_ms_p95: float
+    tokens_per_second: float
+    peak_memory_gib: float
+
+
+class Example(Value):
+    """What base and tuned model answer to one held-out prompt."""
+
+    prompt: str
+    reference: str
+    base: str
+    tuned: str
+
+
+class Verdict(Value):
+    """Whether the model may be released, and why."""
+
+    status: VerdictStatus
+    reasons: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True for a pass alone: what is inconclusive is not released."""
+        return self.status == "pass"
+
+
+class EvaluationReport(Value):
+    """The evidence for or against a release. `items_uri` holds every per-item result, from which each number follows."""
+
+    model_sha256: Sha256
+    data_sha256: Sha256
+    scores: tuple[Score, ...]
+    comparisons: tuple[Comparison, ...]
+    retention: tuple[Comparison, ...] = ()
+    robustness: tuple[Comparison, ...] = ()
+    speed: tuple[Speed, ...] = ()
+    verdict: Verdict
+    advice: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
+    items_uri: str
+    confidence: float = Field(gt=0.5, lt=1)
+    seconds: float = Field(ge=0)
+
+    def identity(self) -> object:
+        """The evidence: addresses and durations do not count."""
+        return self.model_dump(mode="json", exclude={"items_uri", "seconds", "speed"})
+
+
+class Parity(Value):
+    """How far an export is from the trained model on the golden prompts."""
+
+    prompts: int = Field(ge=1)
+    max_difference: float = Field(ge=0)  # largest absolute difference of a log-probability
+    tolerance: float = Field(ge=0)
+    same_tokens: bool  # greedy continuations are equal
+    passed: bool
+
+
+class ExportedModel(Value):
+    """One exported artifact in `uri`, listed file by file."""
+
+    uri: str
+    sha256: Sha256
+    model_sha256: Sha256
+    format: str
+    files: tuple[FileRecord, ...]
+    bytes: int = Field(ge=0)
+    compression: str = "none"
+    parity: Parity
+
+
+class SmokeCheck(Value):
+    """One request sent to a fresh deployment."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Deployment(Value):
+    """Where a released model can be found; `endpoint` is a folder for the target none."""
+
+    target: str
+    endpoint: str
+    version: str
+    previous_version: str = ""
+    smoke: tuple[SmokeCheck, ...] = ()
+    status: Literal["live", "rolled_back"]
+
+
+class ReleaseResult(Value):
+    """What a release made: one export a format, the registered version and the deployment."""
+
+    exports: tuple[ExportedModel, ...]
+    registered: str = ""  # models:/name/version
+    alias: str = ""
+    deployment: Deployment | None = None
+
+
+class StepRecord(Value):
+    """Why one step ran or did not."""
+
+    step: str
+    key: str
+    cached: bool
+    reason: str
+    seconds: float = Field(ge=0)
+    at: float = 0.0  # when it ended, seconds since 1970
+    inputs: dict[str, Any] = Field(default_factory=dict)  # flat: path -> value, what the key was made of
+
+
+class FinetuneResult(Value):
+    """The whole story of one request."""
+
+    name: str
+    status: Literal["released", "rejected"]
+    request_sha256: Sha256
+    data: PreparedData
+    base: ModelRef
+    search: SearchResult | None = None
+    plan: HardwarePlan
+    model: TrainedModel
+    evaluation: EvaluationReport
+    release: ReleaseResult | None = None
+    rejected_reasons: tuple[str, ...] = ()
+    steps: tuple[StepRecord, ...]
+    report_uri: str
+    run_id: str
+    seconds: float = Field(ge=0)
+
+
+class CheckReport(Value):
+    """What `tuneflow check` found, before any compute was spent."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True where no fatal check failed."""
+        return all(check.passed or check.severity != "fatal" for check in self.checks)
+
+
+class Spec(BaseModel):
+    """What was asked: the base of every stage's options. Unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,0 +1,1 @@
+"""Data: load, validate, clean, split and tokenize, with every row accounted for."""

@@ -1,0 +1,181 @@
+"""What is wrong with a raw dataset: checks shard by shard, facts about the whole, and a quality score of named parts."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from tasks.contracts import Check, QualityComponent, RawDataset, ValidationReport
+from tasks.data.expectations import Rule, passes
+from tasks.data.findings import DROPS, ROW_CHECKS, Facts, check_shard, rules_for
+from tasks.data.rows import read_batches
+from tasks.data.spec import CleaningSpec, ValidationSpec
+from tasks.errors import DatasetError
+
+_SHARD = 50_000
+_WIDEST_SPREAD = 50.0  # longest hundredth of the answers over their median, in characters
+_LARGEST_LABEL = 0.9
+_ALL_EMPTY = "rows whose answer is empty in every case"
+
+
+def validate(raw: RawDataset, validation: ValidationSpec, cleaning: CleaningSpec, rows: Path) -> ValidationReport:
+    """Check every row and the whole.
+
+    Quality is the weighted mean of the components' shares of rows in order: sum(weight x share) / sum(weight). Weights:
+    answered 3, unique 2, and 1 each for encoding, roles and, where rows have prompts, prompted and not_echoed.
+
+    Args:
+        raw: what was loaded.
+        validation: when the data are too poor.
+        cleaning: which findings will be mended.
+        rows: folder that holds the raw rows.parquet.
+
+    Raises:
+        StageError: a check could not be computed.
+    """
+    facts = Facts()
+    for shard in read_batches(rows / "rows.parquet", _SHARD):
+        check_shard(shard, raw.task, cleaning, facts)
+    components = _components(facts, raw.task)
+    quality = sum(c.share * c.weight for c in components) / sum(c.weight for c in components)
+    checks = [*_row_checks(facts, raw.task, cleaning), *_global_checks(facts, quality, raw.task, validation, cleaning)]
+    broken = {check.name for check in checks if not check.passed and check.severity == "fixable"}
+    mending = {rule.name: repair for rule, _, repair in ROW_CHECKS if repair} | {"no_exact_duplicates": "exact_duplicates"}
+    return ValidationReport(
+        dataset_sha256=raw.sha256,
+        checks=tuple(checks),
+        quality=quality,
+        components=tuple(components),
+        repairs=tuple(repair for name, repair in mending.items() if name in broken),
+    )
+
+
+def raise_if_failed(report: ValidationReport) -> None:
+    """Stop where a fatal check failed.
+
+    Raises:
+        DatasetError: naming every fatal finding and example rows.
+    """
+    fatal = [check for check in report.checks if check.severity == "fatal" and not check.passed]
+    if fatal:
+        lines = [f"- {c.name}: {c.found}; expected {c.expected}{_such_as(c.examples)}" for c in fatal]
+        raise DatasetError("The data cannot be trained on:\n" + "\n".join(lines))
+
+
+def _such_as(examples: Sequence[str]) -> str:
+    return f". For example {', '.join(examples)}" if examples else ""
+
+
+def _components(facts: Facts, task: str) -> list[QualityComponent]:
+    counts: list[tuple[str, int, float]] = [
+        ("answered", facts.without_answer, 3.0),
+        ("unique", facts.repeated, 2.0),
+        ("encoding", facts.broken["encoding_right"] + facts.broken["encoding_whole"], 1.0),
+        ("roles", facts.broken["roles_known"], 1.0),
+    ]
+    if task != "text":
+        counts += [
+            ("prompted", facts.broken["prompt_present"], 1.0),
+            ("not_echoed", facts.broken["answer_is_not_prompt"], 1.0),
+        ]
+    return [
+        QualityComponent(name=name, share=max(0.0, 1 - broken / facts.rows), weight=weight) for name, broken, weight in counts
+    ]
+
+
+def _row_checks(facts: Facts, task: str, cleaning: CleaningSpec) -> list[Check]:
+    checks = []
+    for rule, expected, repair in rules_for(task):
+        broken = facts.broken[rule.name]
+        mended = repair in DROPS or (bool(repair) and bool(getattr(cleaning, repair)))
+        off = "" if mended or not repair else f" ({repair} is off)"
+        checks.append(
+            Check(
+                name=rule.name,
+                passed=broken == 0,
+                severity="fixable" if mended else "info",
+                expected=expected,
+                found=f"{broken} of {facts.rows} rows otherwise{off}",
+                rows=broken,
+                examples=tuple(facts.examples.get(rule.name, ())),
+            )
+        )
+    return checks
+
+
+def _global_checks(facts: Facts, quality: float, task: str, validation: ValidationSpec, cleaning: CleaningSpec) -> list[Check]:
+    """Facts about the whole, asserted in one small suite over a frame of one row."""
+    import pandas as pd
+
+    statistics = _statistics(facts, quality, cleaning)
+    limits: dict[str, Mapping[str, float]] = {
+        "usable_rows": {"min_value": validation.minimum_rows},
+        "answered_rows": {"min_value": 1},
+        "missing_share": {"max_value": validation.maximum_missing},
+        "quality": {"min_value": validation.minimum_quality},
+        "repeated_rows": {"max_value": 0},
+        "length_spread": {"max_value": _WIDEST_SPREAD},
+    }
+    if task == "classification":
+        limits["largest_label"] = {"max_value": _LARGEST_LABEL}
+    rules = [Rule(name, name, "column_values_to_be_between", limit) for name, limit in limits.items()]
+    held = passes(pd.DataFrame([statistics]), rules)
+    return [_global_check(name, held[name], statistics, facts, validation, cleaning) for name in limits]
+
+
+def _statistics(facts: Facts, quality: float, cleaning: CleaningSpec) -> dict[str, float]:
+    usable = facts.reasons[""] - (facts.repeated_usable if cleaning.exact_duplicates else 0)
+    lengths = sorted(facts.lengths) or [0]
+    middle = max(lengths[len(lengths) // 2], 1)
+    labels = facts.labels.most_common(1)
+    return {
+        "usable_rows": usable,
+        "answered_rows": facts.rows - facts.without_answer,
+        "missing_share": facts.without_answer / facts.rows,
+        "quality": quality,
+        "repeated_rows": facts.repeated,
+        "length_spread": lengths[len(lengths) * 99 // 100] / middle,
+        "largest_label": labels[0][1] / facts.rows if labels else 0.0,
+    }
+
+
+def _global_check(
+    name: str, held: bool, found: Mapping[str, float], facts: Facts, validation: ValidationSpec, cleaning: CleaningSpec
+) -> Check:
+    missing = facts.without_answer
+    off = "" if cleaning.exact_duplicates else " (exact_duplicates is off)"
+    repeats: Literal["fixable", "info"] = "fixable" if cleaning.exact_duplicates else "info"
+    table: dict[str, tuple[str, Literal["info", "fixable", "fatal"], str, str, int]] = {
+        "usable_rows": (
+            "enough_rows", "fatal", f"at least {validation.minimum_rows} (data.validation.minimum_rows)",
+            f"{found[name]:.0f} usable rows of {facts.rows}", 0,
+        ),
+        "answered_rows": (
+            "answers_exist", "fatal", "answers to learn; name their column in data.columns",
+            f"{found[name]:.0f} of {facts.rows} rows have an answer" if held else _ALL_EMPTY, missing,
+        ),
+        "missing_share": (
+            "missing_share", "fatal", f"at most {validation.maximum_missing:.0%} (data.validation.maximum_missing)",
+            f"{found[name]:.1%} of the rows have no answer", missing,
+        ),
+        "quality": (
+            "quality", "fatal", f"at least {validation.minimum_quality} (data.validation.minimum_quality)",
+            f"quality {found[name]:.3f}", 0,
+        ),
+        "repeated_rows": (
+            "no_exact_duplicates", repeats, "no row twice", f"{facts.repeated} repeated rows{off}", facts.repeated,
+        ),
+        "length_spread": (
+            "length_spread", "info", f"longest answers at most {_WIDEST_SPREAD:.0f} times the median",
+            f"the 99th percentile of answer lengths is {found[name]:.1f} times the median", 0,
+        ),
+        "largest_label": (
+            "label_balance", "info", f"no label on more than {_LARGEST_LABEL:.0%} of the rows",
+            f"{len(facts.labels)} labels, the largest on {found[name]:.1%} of the rows", 0,
+        ),
+    }  # fmt: skip
+    shown, severity, expected, what, rows = table[name]
+    examples = facts.missing if name in ("answered_rows", "missing_share") else facts.examples.get(shown, [])
+    return Check(
+        name=shown, passed=held, severity=severity, expected=expected, found=what, rows=rows,
+        examples=() if held else tuple(examples),
+    )  # fmt: skip

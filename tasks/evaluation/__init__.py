@@ -1,0 +1,1 @@
+"""Evaluation: the tuned model against others on the same items, with intervals and a verdict."""

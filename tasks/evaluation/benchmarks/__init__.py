@@ -1,0 +1,10 @@
+"""Benchmarks, one file each; this union is the list of them.
+
+A benchmark is a spec with a literal `kind`, `max_new_tokens` and three methods: `choose(test_file, seed)` returns the
+items to ask, the same for every model; `asked(items)` those that are answered by generation; `score(subject, role,
+items, progress)` one result an item.
+"""
+
+from tasks.evaluation.benchmarks.held_out import HeldOut
+
+Benchmark = HeldOut

@@ -1,0 +1,44 @@
+"""The evaluation stage's step."""
+
+import time
+
+from tasks.contracts import EvaluationReport, TokenizedDataset, TrainedModel
+from tasks.evaluation import verdict
+from tasks.evaluation.items import ITEMS_FILE
+from tasks.evaluation.job import EvaluationJob
+from tasks.evaluation.spec import EvaluationSpec
+from tasks.process import child_environment, python_module, run_child
+from tasks.steps import StepContext, step, stop_reason
+
+_BATCH = 16  # fixed: scores move with the batch size
+
+
+@step("evaluate", version=1)
+def evaluate_model(
+    context: StepContext, spec: EvaluationSpec, model: TrainedModel, data: TokenizedDataset, seed: int
+) -> EvaluationReport:
+    """Examine base and tuned model on the same items, and judge."""
+    started = time.monotonic()
+    plan = model.plan
+    job = EvaluationJob(
+        trained=model, trained_folder=context.local(model.uri), tokenizer_folder=context.local(data.tokenizer_uri),
+        test_file=context.local(data.test.uri), out=context.folder, benchmarks=tuple(spec.benchmarks), seed=seed,
+        precision="bf16" if plan.precision == "bf16" else "fp32", device=plan.accelerator, batch_size=_BATCH,
+        threads=plan.threads,
+    )  # fmt: skip
+    path = context.folder / "job.json"
+    path.write_text(job.model_dump_json(), encoding="utf-8")
+    run_child(
+        python_module("tasks.evaluation.worker", str(path)), on_event=context.on_event, on_line=context.on_line,
+        should_stop=stop_reason, log=context.log_file,
+        environment=child_environment(plan.accelerator, plan.threads, context.run.run_id),
+    )  # fmt: skip
+    path.unlink()
+    report = verdict.report(
+        context.folder, spec=spec, trained=model, seed=seed, items_uri=f"{context.uri}/{ITEMS_FILE}",
+        history=context.local(model.history_uri), seconds=time.monotonic() - started,
+    )  # fmt: skip
+    for score in report.scores:
+        name = f"{score.benchmark}.{score.metric}.{score.model}"
+        context.log_metrics({name: score.value, f"{name}.low": score.low, f"{name}.high": score.high})
+    return report

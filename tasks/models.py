@@ -1,0 +1,214 @@
+"""Base models and tokenizers: from an address to files, and from files to objects. Weights are read from safetensors only."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.contracts import ModelRef, TrainedModel, digest_of
+from tasks.errors import ModelError
+from tasks.storage import folder_digest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "LICENSE*")
+_NOT_CONTENT = ("README.md", ".gitattributes")
+
+# For base models without a template of their own. ChatML's form, in plain words: no token need exist for it.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '### ' + message['role'] + '\n' + message['content'] }}"
+    "{{ (eos_token if message['role'] == 'assistant' else '') + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### assistant\n' }}{% endif %}"
+)
+
+
+def local_folder(uri: str, workspace: Path) -> Path | None:
+    """The folder that `uri` names (absolute, relative, or below the workspace), or None where it names none."""
+    for candidate in (Path(uri).expanduser(), workspace / uri):
+        if candidate.is_dir():
+            return candidate.resolve()
+    return None
+
+
+def describe(uri: str, folder: Path, revision: str = "", trust_remote_code: bool = False) -> ModelRef:
+    """What the files of `folder` say of the model; no weight is loaded.
+
+    Raises:
+        ModelError: files are missing or the configuration cannot be used.
+    """
+    config = _read_config(uri, folder, trust_remote_code)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:12])
+        raise ModelError(f"{uri}: no *.safetensors file in {folder} (found: {found}). Other weight formats are not loaded.")
+    parameters, size = _count(weights)
+    text = config.get_text_config()
+    return ModelRef(
+        uri=uri,
+        location=str(folder),
+        revision=revision,
+        # A commit of a hub names its content already; hashing many gigabytes again would say the same.
+        sha256=digest_of([uri, revision]) if revision else folder_digest(folder, lambda path: path.name not in _NOT_CONTENT),
+        parameters=parameters,
+        architecture=(config.architectures or [type(config).__name__])[0],
+        max_positions=getattr(text, "max_position_embeddings", None) or 1_048_576,
+        vocabulary=text.vocab_size,
+        bytes=size,
+        hidden_size=text.hidden_size,
+        layers=text.num_hidden_layers,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def download(uri: str, revision: str = "", token: str | None = None) -> tuple[Path, str]:
+    """Fetch a hub model; its folder and commit.
+
+    Raises:
+        ModelError: the hub has no such model, or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(uri, revision=revision or None, token=token, allow_patterns=list(_PATTERNS)))
+    except Exception as error:
+        raise ModelError(_not_found(uri, error)) from error
+    return folder, folder.name
+
+
+def find_on_hub(uri: str, revision: str = "", token: str | None = None) -> str:
+    """The commit of a hub model, asking the hub for facts only; a local copy counts where the hub does not answer.
+
+    Raises:
+        ModelError: neither the hub nor its local copies have it.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        return str(HfApi().model_info(uri, revision=revision or None, token=token, timeout=10).sha)
+    except Exception as error:
+        try:
+            return Path(snapshot_download(uri, revision=revision or None, local_files_only=True)).name
+        except Exception:
+            raise ModelError(_not_found(uri, error)) from error
+
+
+def load_tokenizer(folder: Path | str, trust_remote_code: bool = False) -> "PreTrainedTokenizerFast":
+    """The tokenizer in `folder`, with a padding token.
+
+    Raises:
+        ModelError: there is none, it cannot be read, or it has no end-of-sequence token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ModelError(f"No tokenizer can be loaded from {folder}: {error}") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"The tokenizer in {folder} has no end-of-sequence token, so that answers would never end.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    folder: Path | str, dtype: "torch.dtype", trust_remote_code: bool = False, attention: str = "sdpa"
+) -> "PreTrainedModel":
+    """The causal language model in `folder`; its key-value cache is off, since with it packed documents see each other."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        dtype=dtype,
+        attn_implementation=attention,
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    model.config.use_cache = False
+    return model
+
+
+def load_trained(trained: TrainedModel, weights: Path, dtype: "torch.dtype") -> Any:
+    """The trained model as it left training: a PEFT model around its base for an adapter, else the model itself.
+
+    Args:
+        trained: what training returned.
+        weights: local folder with the files of `trained.uri`.
+        dtype: of the base weights.
+    """
+    if not trained.adapter:
+        return load_model(weights, dtype, trained.base.trust_remote_code).eval()
+    from peft import PeftModel
+
+    base = load_model(trained.base.location, dtype, trained.base.trust_remote_code)
+    return PeftModel.from_pretrained(base, str(weights)).eval()
+
+
+def weights_digest(folder: Path) -> str:
+    """sha256 over the tensors of the safetensors files, in the order of their names; file headers do not count.
+
+    Raises:
+        ModelError: there are none.
+    """
+    import hashlib
+
+    import torch
+    from safetensors import safe_open
+
+    digests: dict[str, str] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(name).contiguous()
+                form = f"{tensor.dtype}{tuple(tensor.shape)}".encode()
+                content = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+                digests[name] = hashlib.sha256(form + content).hexdigest()
+    if not digests:
+        raise ModelError(f"{folder} holds no safetensors file.")
+    return digest_of(sorted(digests.items()))
+
+
+def _read_config(uri: str, folder: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{uri}: {folder} has no config.json, so it is not a Hugging Face model folder.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{uri}: {path} is not JSON: {error}") from error
+    if "auto_map" in content and not trust_remote_code:
+        raise ModelError(f"{uri} brings its own Python code. Read it, then set base_model.trust_remote_code: true to run it.")
+    try:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
+    except Exception as error:
+        raise ModelError(f"{uri}: {path} cannot be used: {error}") from error
+
+
+def _count(weights: list[Path]) -> tuple[int, int]:
+    """Parameters and bytes, from the headers alone."""
+    from math import prod
+
+    from safetensors import SafetensorError, safe_open
+
+    parameters = 0
+    for path in weights:
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                parameters += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise ModelError(f"{path} is not a whole safetensors file: {error}. Fetch it again.") from error
+    return parameters, sum(path.stat().st_size for path in weights)
+
+
+def _not_found(uri: str, error: Exception) -> str:
+    return (
+        f"The model {uri!r} was not found: it is no folder here or in the workspace, and the hub says: "
+        f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}. "
+        f"Use a folder with config.json and *.safetensors, or a hub id such as Qwen/Qwen3-0.6B."
+    )

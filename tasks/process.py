@@ -1,0 +1,196 @@
+"""Child processes for everything heavy: started through the shim, their output pumped line by line, never orphaned.
+
+A child reports progress by printing lines of the form `@event {json}`; everything else is log. Standard library only, since
+ranks import it.
+"""
+
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from tasks.errors import ChildError
+
+_EVENT = "@event "
+TAIL = 200
+Event = dict[str, Any]
+# What a child works on was fetched before it started, and a log is no place for bars.
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def emit(kind: str, **fields: object) -> None:
+    """Print one event for the process that started this one."""
+    sys.stdout.write(_EVENT + json.dumps({"kind": kind, **fields}) + "\n")
+    sys.stdout.flush()
+
+
+def child_environment(accelerator: str, threads: int, tag: str) -> dict[str, str]:
+    """Variables of a process that computes with a model; `tag` names it, as TUNEFLOW_RUN."""
+    variables = {**QUIET, "OMP_NUM_THREADS": str(threads), "TUNEFLOW_RUN": tag}
+    if accelerator == "cpu":
+        variables |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    return variables
+
+
+def hush() -> None:
+    """Leave out of this process's log what libraries warn of and no user can mend."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    for name in ("torch.distributed", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def parse_event(line: str) -> Event | None:
+    """The event in a line, or None for a line of log."""
+    # torchrun may put the rank before a line: [default0]:@event {...}
+    _, found, text = line.partition(_EVENT)
+    if not found:
+        return None
+    try:
+        event = json.loads(text)
+    except ValueError:
+        return None  # two ranks wrote into one line; it stays in the log
+    return event if isinstance(event, dict) else None
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this project with this interpreter."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def run_child(
+    command: Sequence[str],
+    *,
+    on_event: Callable[[Event], None] = lambda _: None,
+    on_line: Callable[[str], None] = lambda _: None,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    should_stop: Callable[[], str] = lambda: "",
+    poll_seconds: float = 15.0,
+    grace_seconds: float = 30.0,
+) -> None:
+    """Run a command to its end.
+
+    Args:
+        command: program and arguments.
+        on_event: called with each event the child prints.
+        on_line: called with each other line.
+        environment: variables added to this process's own.
+        log: file that gets every line.
+        should_stop: asked every `poll_seconds`; a sentence stops the child, "" lets it go on.
+        poll_seconds: how often `should_stop` is asked.
+        grace_seconds: how long the child may take to end after SIGTERM, before SIGKILL.
+
+    Raises:
+        ChildError: the child ended with another status than 0, or was stopped; it holds the last lines.
+    """
+    tail: deque[str] = deque(maxlen=TAIL)
+    shim = [*python_module("tasks.shim"), str(grace_seconds), *command]
+    root = str(Path(__file__).parents[1])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    variables = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **(environment or {})}
+    process = subprocess.Popen(
+        shim, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1, env=variables
+    )
+    try:
+        stopped = _pump(process, tail, on_event, on_line, log, should_stop, poll_seconds)
+        returncode = process.wait()
+    finally:
+        _end(process, grace_seconds)
+    if stopped:
+        raise ChildError(f"{_name(command)} was stopped: {stopped}.", returncode, tail)
+    if returncode:
+        raise ChildError(f"{_name(command)} ended with status {returncode}. Its last lines:", returncode, tail)
+
+
+def _pump(
+    process: "subprocess.Popen[str]",
+    tail: deque[str],
+    on_event: Callable[[Event], None],
+    on_line: Callable[[str], None],
+    log: Path | None,
+    should_stop: Callable[[], str],
+    poll_seconds: float,
+) -> str:
+    """Hand on every line until the output ends; the reason where the child was stopped."""
+    assert process.stdout is not None
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    file: IO[str] | None = log.open("a", encoding="utf-8") if log else None
+    polled = time.monotonic()
+    stopped = ""
+    try:
+        while True:
+            try:
+                line = lines.get(timeout=min(1.0, poll_seconds))
+            except queue.Empty:
+                line = ""
+            if line is None:
+                return stopped
+            if line:
+                _hand_on(line.rstrip("\n"), tail, on_event, on_line, file)
+            if not stopped and time.monotonic() - polled >= poll_seconds:
+                polled = time.monotonic()
+                stopped = should_stop()
+                if stopped:
+                    process.terminate()
+    finally:
+        if file:
+            file.close()
+
+
+def _hand_on(
+    line: str,
+    tail: deque[str],
+    on_event: Callable[[Event], None],
+    on_line: Callable[[str], None],
+    file: IO[str] | None,
+) -> None:
+    if file:
+        file.write(line + "\n")
+        file.flush()
+    event = parse_event(line)
+    if event is not None:
+        on_event(event)
+    elif line.strip():
+        tail.append(line)
+        on_line(line)
+
+
+def _read(stream: IO[str], lines: "queue.Queue[str | None]") -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _end(process: "subprocess.Popen[str]", grace_seconds: float) -> None:
+    """Make sure that the shim, and with it everything below it, is gone."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(grace_seconds + 5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _name(command: Sequence[str]) -> str:
+    words = [word for word in command if not word.startswith("-")]
+    return next((word for word in words[1:] if word.startswith("tasks.")), Path(words[0]).name)

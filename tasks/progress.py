@@ -1,0 +1,60 @@
+"""Progress of long work: a bar with the time left on a terminal, now and then a line elsewhere."""
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+log = logging.getLogger("tuneflow")
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Reporter:
+    """Shows how far one step is.
+
+    Args:
+        name: of the step.
+        terminal: whether a bar can be drawn; None finds out.
+    """
+
+    def __init__(self, name: str, terminal: bool | None = None) -> None:
+        self.name = name
+        self._terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._started = self._told = time.monotonic()
+
+    def update(self, done: int, total: int) -> None:
+        """Say that `done` of `total` is done."""
+        if self._terminal:
+            self._draw(done, total)
+        elif time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            log.info("%s: %d of %d, about %s left", self.name, done, total, self._left(done, total))
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _left(self, done: int, total: int) -> str:
+        if not done:
+            return "?"
+        seconds = (time.monotonic() - self._started) / done * (total - done)
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+    def _draw(self, done: int, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._bar is None:
+            columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self.name, total=total)
+        assert self._task is not None
+        self._bar.update(self._task, completed=done, total=total)

@@ -1,0 +1,1 @@
+"""Release: export, parity with the trained model, package and register."""

@@ -1,0 +1,258 @@
+"""What all stages' steps share: a step is a Prefect task with a content cache key, a child run in MLflow and a reason."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache, wraps
+from inspect import signature
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar, get_type_hints
+
+from prefect import get_client, task
+from prefect.blocks.core import Block
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.context import get_run_context
+from prefect.exceptions import MissingContextError
+from prefect.states import Completed
+
+from blocks.hub import ModelHub
+from blocks.store import ArtifactStore
+from blocks.tracking import MlflowTracking
+from tasks.caching import Outcome, run_cached
+from tasks.contracts import RunContext, Value
+from tasks.errors import ServiceError
+from tasks.process import Event
+from tasks.progress import Reporter
+from tasks.storage import Store
+from tasks.tracking import Tracker
+
+log = logging.getLogger("tuneflow")
+P = ParamSpec("P")
+V = TypeVar("V", bound=Value)
+B = TypeVar("B", bound=Block)
+
+
+class StepContext:
+    """What a step works with.
+
+    Attributes:
+        run: where the run works.
+        folder: empty local folder for the step's files.
+        uri: the address that `folder` will have.
+        key: the step's cache key.
+        store: where other steps' files lie.
+    """
+
+    def __init__(self, run: RunContext, step: str, folder: Path, uri: str, key: str) -> None:
+        self.run, self.step, self.folder, self.uri, self.key = run, step, folder, uri, key
+        self.store = store_of(run)
+        self.tracker = tracker_of(run)
+        self.run_id = ""
+        self.reporter = Reporter(step)
+        self._points: list[tuple[int, dict[str, float]]] = []
+        self._sent = time.monotonic()
+
+    @property
+    def workspace(self) -> Path:
+        """The local workspace."""
+        return Path(self.run.workspace)
+
+    @property
+    def log_file(self) -> Path:
+        """Where the output of this step's child process goes."""
+        return self.workspace / "runs" / self.run.name / "logs" / f"{self.step}.log"
+
+    def local(self, uri: str) -> Path:
+        """A local path with the content of `uri`."""
+        return self.store.local(uri)
+
+    def log_parameters(self, parameters: Mapping[str, object]) -> None:
+        """Log flat parameters to this step's run."""
+        if self.run_id:
+            self.tracker.log_parameters(self.run_id, parameters)
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        """Log numbers to this step's run."""
+        if self.run_id:
+            self.tracker.log_metrics(self.run_id, [(0, values)])
+
+    def on_event(self, event: Event) -> None:
+        """Turn a child's event into progress, log and metrics."""
+        kind = event.get("kind")
+        if kind == "progress":
+            self.reporter.update(int(event["done"]), int(event["total"]))
+        elif kind == "metrics":
+            numbers = {key: float(value) for key, value in event.items() if key not in ("kind", "step")}
+            self._points.append((int(event["step"]), numbers))
+            if time.monotonic() - self._sent > 5:
+                self.send_metrics()
+        elif kind == "started" and event.get("resumed_from"):
+            log.info("%s: goes on from its checkpoint at step %s", self.step, event["resumed_from"])
+        elif kind == "log":
+            log.warning("%s: %s", self.step, event["text"])
+
+    def send_metrics(self) -> None:
+        """Send the metrics gathered so far."""
+        points, self._points, self._sent = self._points, [], time.monotonic()
+        if points and self.run_id:
+            self.tracker.log_metrics(self.run_id, points)
+
+    def on_line(self, line: str) -> None:
+        """A line of a child's log: it belongs in the run's log, not on the screen."""
+        log.debug("%s | %s", self.step, line)
+
+
+def step(
+    name: str, version: int, environment: Callable[[], object] = lambda: None
+) -> Callable[[Callable[Concatenate[StepContext, P], V]], Callable[Concatenate[RunContext, P], V]]:
+    """Make a function a step.
+
+    The function takes a StepContext and what it depends on, and returns a contract's value. The step takes a RunContext.
+    Its cache key is the content of all other arguments, `version`, `environment()` and the lock file.
+
+    Args:
+        name: of the step, in the UI, in MLflow and in the cache; may hold fields of its arguments, as export-{exporter.kind}.
+        version: raised by hand when the stage's results change.
+        environment: facts outside the arguments that the result depends on.
+    """
+
+    def decorate(function: Callable[Concatenate[StepContext, P], V]) -> Callable[Concatenate[RunContext, P], V]:
+        # A Prefect task shows "Cached" in the UI by returning that state; the caller gets the value all the same.
+        @task(name=function.__name__, task_run_name="{label} {run.name}", cache_policy=NO_CACHE, persist_result=False)
+        def run_step(label: str, run: RunContext, arguments: dict[str, object]) -> V | State[V]:
+            outcome = perform(label, version, environment, function, run, arguments)
+            if outcome.record.cached:
+                return Completed(name="Cached", data=outcome.value, message=outcome.record.reason)
+            return outcome.value
+
+        @wraps(function)
+        def call(run: RunContext, *args: P.args, **kwargs: P.kwargs) -> V:
+            bound = signature(function).bind(None, *args, **kwargs)
+            bound.apply_defaults()
+            arguments = dict(list(bound.arguments.items())[1:])
+            result: V | State[V] = run_step(name.format(**arguments), run, arguments)
+            return result.result() if isinstance(result, State) else result
+
+        return call  # type: ignore[return-value]  # the task adds a name to the first parameter
+
+    return decorate
+
+
+def perform(
+    name: str,
+    version: int,
+    environment: Callable[[], object],
+    function: Callable[Concatenate[StepContext, P], V],
+    run: RunContext,
+    arguments: dict[str, object],
+) -> Outcome[V]:
+    """Run a step or take its cached value, and tell MLflow and the log which and why."""
+    value_type: type[V] = get_type_hints(function)["return"]
+    tracker = tracker_of(run)
+
+    def compute(folder: Path, uri: str, key: str) -> V:
+        context = StepContext(run, name, folder, uri, key)
+        context.run_id = tracker.open(name, {"tuneflow.step": name, "tuneflow.key": key}) if run.run_id else ""
+        log.info("%s: started", name)
+        try:
+            value = function(context, **arguments)  # type: ignore[call-arg, arg-type]
+        except BaseException:
+            context.send_metrics()
+            if context.run_id:
+                tracker.close(context.run_id, "FAILED")
+            raise
+        context.reporter.close()
+        context.send_metrics()
+        if context.run_id:
+            tracker.log_text(context.run_id, value.model_dump_json(indent=1), "value.json")
+            tracker.close(context.run_id)
+        return value
+
+    outcome = run_cached(
+        store_of(run), name, version, {**arguments, "environment": environment()}, value_type, compute,
+        records=Path(run.workspace) / "runs" / run.name / "steps", waiting=lambda why: log.warning("%s: %s", name, why),
+    )  # fmt: skip
+    _tell(tracker, run, outcome)
+    return outcome
+
+
+def _tell(tracker: Tracker, run: RunContext, outcome: Outcome[V]) -> None:
+    record = outcome.record
+    if record.cached:
+        log.info("%s: cached (%s)", record.step, record.reason)
+    else:
+        log.info("%s: done in %.1f s (ran because: %s)", record.step, record.seconds, record.reason)
+    if not run.run_id:
+        return
+    if record.cached:
+        run_id = tracker.open(
+            record.step, {"tuneflow.step": record.step, "tuneflow.key": record.key, "tuneflow.cached": "true"}
+        )
+        tracker.close(run_id)
+    tracker.log_parameters(run.run_id, {f"{record.step}.cached": record.cached})
+    tracker.log_metrics(run.run_id, [(0, {f"{record.step}.seconds": record.seconds})])
+
+
+@lru_cache(maxsize=8)
+def store_of(run: RunContext) -> Store:
+    """The store of a run: its block's, or the workspace itself."""
+    scratch = Path(run.workspace) / "cache" / ".scratch"
+    if not run.store:
+        return Store(run.workspace, scratch)
+    block = _load(ArtifactStore, run.store, "store")
+    return Store(block.root, scratch, block.options())
+
+
+@lru_cache(maxsize=8)
+def tracker_of(run: RunContext) -> Tracker:
+    """The tracker of a run: its block's server, or a database in the workspace."""
+    if run.tracking:
+        block = _load(MlflowTracking, run.tracking, "tracking")
+    else:
+        folder = Path(run.workspace)
+        block = MlflowTracking(tracking_uri=f"sqlite:///{folder}/mlflow.db", artifact_root=str(folder / "mlflow"))
+    return Tracker(block.client(), run.name, block.artifact_root, run.run_id)
+
+
+def hub_token(run: RunContext) -> str | None:
+    """The hub's token, where a block holds one."""
+    if not run.hub:
+        return None
+    return _load(ModelHub, run.hub, "base_model.hub").token.get_secret_value()
+
+
+def _load(kind: type[B], name: str, field: str) -> B:
+    """A saved block.
+
+    Raises:
+        ServiceError: Prefect has none of that name and kind.
+    """
+    try:
+        block = kind.load(name)
+    except ValueError as error:
+        raise ServiceError(
+            f"{field} names the block {name!r}, but Prefect has no {kind._block_type_name} block of that name. Make one in "
+            f"the UI under Blocks, or leave {field} empty for the embedded default."
+        ) from error
+    assert isinstance(block, kind)
+    return block
+
+
+def stop_reason() -> str:
+    """Why heavy work must stop: the state of this flow run where it is over or being cancelled, else ""."""
+    try:
+        context = get_run_context()
+    except MissingContextError:
+        return ""
+    flow_run_id = getattr(getattr(context, "task_run", None), "flow_run_id", None)
+    if flow_run_id is None:
+        return ""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run_id).state
+    except Exception as error:  # a server that is away for a moment ends no training
+        log.warning("the state of the flow run could not be read: %s", error)
+        return ""
+    over = state is not None and (state.is_cancelling() or state.is_cancelled() or state.is_crashed())
+    return f"its flow run is {state.name}" if over and state is not None else ""

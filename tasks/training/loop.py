@@ -1,0 +1,209 @@
+"""The training loop of one rank.
+
+What makes a resumed run end with the same weights: the batch, the learning rate and the random seed of a step are pure
+functions of (seed, step), and optimizer state and weights come back bit by bit from the checkpoint.
+"""
+
+import math
+import shutil
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from tasks.batching import Batches
+from tasks.errors import TrainingError
+from tasks.process import emit
+from tasks.training import checkpoint, data, engine, schedule
+from tasks.training.data import Sequences
+from tasks.training.job import TrainingJob
+from tasks.training.losses import summed_cross_entropy
+
+Point = dict[str, float]
+
+
+@dataclass
+class Progress:
+    """What changes from step to step and travels in a checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_step: int = 0
+    best_loss: float = math.inf
+    history: list[Point] = field(default_factory=list)
+
+
+class Loop:
+    """One rank's training of one job.
+
+    Args:
+        job: what to train.
+        deepspeed_engine: the engine around the model that learns.
+        train: sequences to learn from.
+        validation: sequences to stop at the best step by; may be empty.
+    """
+
+    def __init__(self, job: TrainingJob, deepspeed_engine: Any, train: Sequences, validation: Sequences) -> None:
+        self.job, self.engine, self.train, self.validation = job, deepspeed_engine, train, validation
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.total = schedule.total_steps(job.spec, len(train))
+        adapter = job.method.kind != "full"
+        self.peak, _ = schedule.learning_rate(job.spec, adapter)
+        advanced = job.spec.advanced
+        self.validate_every = schedule.interval(advanced.validate_steps, self.total, 10)
+        self.checkpoint_every = schedule.interval(advanced.checkpoint_steps, self.total, 20)
+        self.report_every = max(1, self.total // 100)
+        self.progress = Progress()
+        self.batches: dict[int, Batches] = {}
+        self.asked_to_stop = False
+        self.started = time.monotonic()
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def run(self) -> Progress:
+        """Train to the last step, from the newest whole checkpoint where there is one."""
+        while self.progress.step < self.total:
+            loss = self._train_step(self.progress.step)
+            self.progress.step += 1
+            step, last = self.progress.step, self.progress.step == self.total
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"The training loss is {loss} at step {step} of {self.total}. The learning rate {self.peak:g} is probably "
+                    f"too high: set training.learning_rate to a third of it."
+                )
+            if step % self.report_every == 0 or last or step == 1:
+                self._report(loss)
+            if step % self.validate_every == 0 or last:
+                self._validate()
+            if self._must_stop():
+                self._save_checkpoint()
+                raise SystemExit(128 + signal.SIGTERM)
+            if step % self.checkpoint_every == 0 and not last:
+                self._save_checkpoint()
+        self.progress.seconds += time.monotonic() - self.started
+        return self.progress
+
+    def resume(self) -> int:
+        """Go on from the newest whole checkpoint; its step, 0 where there is none."""
+        found, refused = checkpoint.newest(self.job.checkpoints)
+        for reason in refused if self.rank == 0 else ():
+            emit("log", text=f"checkpoint passed over: {reason}")
+        if found is None:
+            return 0
+        adapter = self.job.method.kind != "full"
+        self.engine.load_checkpoint(str(found.folder), tag="state", load_module_strict=not adapter)
+        self.progress = Progress(**found.state)
+        return found.step
+
+    def _train_step(self, step: int) -> float:
+        """One optimizer step; the mean loss over the supervised tokens of the whole batch, in nats."""
+        torch.manual_seed(self.job.seed * 1_000_003 + step)
+        plan, spec = self.job.plan, self.job.spec
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = schedule.rate_at(
+                step, self.total, self.peak, spec.advanced.warmup_share, spec.advanced.final_rate_share
+            )
+        indices = data.batch_of_step(self.train, spec.batch_size, self.job.seed, step, self.batches)
+        learned = max(1, self.train.learned(indices))
+        mine = data.share(indices, self.train.lengths, self.rank, self.world)
+        total = torch.zeros(1, dtype=torch.float64)
+        for part in data.micro_batches(mine, plan.accumulation, plan.micro_batch):
+            # A rank without work still takes part, with a loss of nothing: the others wait for it.
+            loss = self._loss(self.train, part if len(part) else indices[:1]) * (1.0 if len(part) else 0.0)
+            # The engine divides by the accumulation and averages over ranks; the sum over tokens wants neither.
+            self.engine.backward(loss * (plan.accumulation * self.world / learned))
+            self.engine.step()
+            total += loss.detach().double().cpu()
+        self.progress.tokens += int(self.train.lengths[indices].sum())
+        return float(self._sum(total)) / learned
+
+    def _loss(self, sequences: Sequences, indices: Any) -> torch.Tensor:
+        ids, mask, labels = (
+            tensor.to(self.engine.device) for tensor in data.collate(sequences, indices, self.job.pad_token_id)
+        )
+        logits = self.engine(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return summed_cross_entropy(logits, labels)
+
+    def _validate(self) -> None:
+        """Note the validation loss, and keep the weights where it is the lowest so far."""
+        if not len(self.validation):
+            self.progress.best_step = self.progress.step
+            return
+        loss = self._validation_loss()
+        self.progress.history.append({"step": self.progress.step, "validation_loss": loss})
+        if self.rank == 0:
+            emit("metrics", step=self.progress.step, validation_loss=loss)
+        if loss < self.progress.best_loss:
+            self.progress.best_loss, self.progress.best_step = loss, self.progress.step
+            self.save_model(self.job.checkpoints / "best")
+
+    def _validation_loss(self) -> float:
+        size = self.job.plan.micro_batch
+        lengths = self.validation.lengths
+        mine = data.share(torch.arange(len(lengths)).numpy(), lengths, self.rank, self.world)
+        rounds = math.ceil(math.ceil(len(lengths) / self.world) / size)
+        total = torch.zeros(1, dtype=torch.float64)
+        self.engine.eval()
+        with torch.no_grad():
+            for number in range(rounds):
+                part = mine[number * size : (number + 1) * size]
+                loss = self._loss(self.validation, part if len(part) else [0])
+                total += loss.double().cpu() * (1.0 if len(part) else 0.0)
+        self.engine.train()
+        return float(self._sum(total)) / max(1, self.validation.learned(range(len(lengths))))
+
+    def save_model(self, folder: Path) -> None:
+        """Write the model that learns, whole, and swap it in."""
+        with engine.whole_parameters(self.engine, self.job.plan):
+            if self.rank == 0:
+                fresh = folder.with_name(folder.name + ".new")
+                shutil.rmtree(fresh, ignore_errors=True)
+                self.job.method.save(self.engine.module, fresh)
+                shutil.rmtree(folder, ignore_errors=True)
+                fresh.rename(folder)
+        dist.barrier()
+
+    def _save_checkpoint(self) -> None:
+        step = self.progress.step
+        folder = checkpoint.folder_of(self.job.checkpoints, step)
+        if self.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+        dist.barrier()
+        adapter = self.job.method.kind != "full"
+        self.engine.save_checkpoint(str(folder), tag="state", exclude_frozen_parameters=adapter)
+        dist.barrier()
+        if self.rank == 0:
+            now = time.monotonic()
+            state = {**vars(self.progress), "seconds": self.progress.seconds + now - self.started}
+            checkpoint.seal(folder, step, state)
+            checkpoint.prune(self.job.checkpoints, self.job.spec.advanced.keep_checkpoints)
+            emit("checkpoint", step=step)
+
+    def _report(self, loss: float) -> None:
+        step = self.progress.step
+        rate = float(self.engine.optimizer.param_groups[0]["lr"])
+        seconds = self.progress.seconds + time.monotonic() - self.started
+        point = {"step": step, "tokens": self.progress.tokens, "loss": loss, "learning_rate": rate, "seconds": seconds}
+        self.progress.history.append(point)
+        if self.rank == 0:
+            emit("progress", done=step, total=self.total)
+            emit("metrics", step=step, loss=loss, learning_rate=rate, tokens_per_second=self.progress.tokens / seconds)
+
+    def _must_stop(self) -> bool:
+        """True on every rank as soon as one was asked to stop."""
+        return bool(self._sum(torch.tensor([float(self.asked_to_stop)], dtype=torch.float64)) > 0)
+
+    def _sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.world == 1:
+            return tensor
+        tensor = tensor.to(self.engine.device)
+        dist.all_reduce(tensor)
+        return tensor.cpu()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked_to_stop = True

@@ -1,0 +1,75 @@
+"""The training stage's step."""
+
+import shutil
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.basemodel import find_model
+from tasks.caching import flatten
+from tasks.contracts import Forecast, HardwarePlan, ModelRef, RunContext, TokenizedDataset, TrainedModel
+from tasks.models import load_tokenizer, local_folder, weights_digest
+from tasks.steps import StepContext, hub_token, step, stop_reason, tracker_of
+from tasks.training.job import TrainingJob
+from tasks.training.launch import launch
+from tasks.training.methods import Method
+from tasks.training.spec import TrainingSpec
+
+
+@step("train", version=1)
+def train_once(
+    context: StepContext,
+    method: Method,
+    spec: TrainingSpec,
+    plan: HardwarePlan,
+    base: ModelRef,
+    data: TokenizedDataset,
+    seed: int,
+) -> TrainedModel:
+    """Train, going on from a checkpoint of the same training where there is one."""
+    checkpoints = context.workspace / "checkpoints" / context.key[:24]
+    tokenizer = load_tokenizer(context.local(data.tokenizer_uri), base.trust_remote_code)
+    job = TrainingJob(
+        base=base, train_file=context.local(data.train.uri), validation_file=context.local(data.validation.uri),
+        method=method, spec=spec, plan=plan, seed=seed, pad_token_id=tokenizer.pad_token_id, checkpoints=checkpoints,
+        out=context.folder, key=context.key,
+    )  # fmt: skip
+    context.log_parameters(settings_of(method, spec, plan, seed))
+    result = launch(
+        job, on_event=context.on_event, on_line=context.on_line, should_stop=stop_reason, log=context.log_file,
+        tag=context.run.run_id,
+    )  # fmt: skip
+    hours = result["seconds"] / 3600
+    price = plan.cost_usd / plan.hours if plan.hours else 0.0
+    trained = TrainedModel(
+        uri=f"{context.uri}/model", sha256=weights_digest(context.folder / "model"), base=base, data_sha256=data.sha256,
+        tokenizer_uri=data.tokenizer_uri, adapter=method.kind != "full", method=method.kind,
+        settings=settings_of(method, spec, plan, seed), plan=plan, seed=seed, steps=result["steps"], tokens=result["tokens"],
+        trainable_parameters=result["trainable_parameters"], best_step=result["best_step"], train_loss=result["train_loss"],
+        validation_loss=result["validation_loss"], seconds=result["seconds"], run_id=context.run_id,
+        resumed_from=result["resumed_from"], history_uri=f"{context.uri}/history.jsonl",
+        forecast=Forecast(
+            predicted_memory_gib=plan.memory_gib, actual_memory_gib=result["peak_gib"], predicted_hours=plan.hours,
+            actual_hours=hours, predicted_cost_usd=plan.cost_usd, actual_cost_usd=hours * price,
+        ),
+    )  # fmt: skip
+    shutil.rmtree(checkpoints, ignore_errors=True)  # the model is there; what led to it is not needed any more
+    return trained
+
+
+def settings_of(method: Method, spec: TrainingSpec, plan: HardwarePlan, seed: int) -> dict[str, object]:
+    """What the training was told, flat."""
+    decided = {name: getattr(plan, name) for name in ("devices", "zero_stage", "micro_batch", "accumulation", "precision")}
+    return flatten({"method": method.model_dump(), "training": spec.model_dump(), "plan": decided, "seed": seed})
+
+
+@task(name="resolve_model", task_run_name="find {uri}", cache_policy=NO_CACHE, persist_result=False)
+def resolve_model(run: RunContext, uri: str, revision: str, trust_remote_code: bool) -> ModelRef:
+    """The base model with its files at hand."""
+    return find_model(uri, revision, Path(run.workspace), tracker_of(run), hub_token(run), trust_remote_code)
+
+
+def has_model(run: RunContext, uri: str) -> bool:
+    """Whether `uri` is a folder here or in the workspace."""
+    return local_folder(uri, Path(run.workspace)) is not None

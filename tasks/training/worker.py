@@ -1,0 +1,110 @@
+"""One rank: `torchrun -m tasks.training.worker JOB.json`. It knows no Prefect: it reads a job, writes files, prints events."""
+
+import json
+import resource
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import TuneflowError
+from tasks.process import emit, hush
+from tasks.shim import die_with_parent
+from tasks.training.job import TrainingJob
+
+
+def main(arguments: list[str]) -> int:
+    """Train the job in the file `arguments[0]`; the exit status."""
+    die_with_parent()
+    hush()
+    job = TrainingJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+    try:
+        train(job)
+    except TuneflowError as error:
+        emit("failed", error=type(error).__name__, text=str(error))
+        return 1
+    return 0
+
+
+def train(job: TrainingJob) -> None:
+    """Train `job` on this rank and, on rank 0, write the model and `result.json` to its folder."""
+    import torch.distributed as dist
+
+    from tasks.training import engine
+    from tasks.training.data import read_sequences
+    from tasks.training.loop import Loop
+    from tasks.training.schedule import learning_rate
+
+    engine.start_processes(job.plan)
+    model = _model(job)
+    peak, _ = learning_rate(job.spec, job.method.kind != "full")
+    loop = Loop(
+        job,
+        engine.start(model, engine.configuration(job.plan, job.spec, peak)),
+        read_sequences(job.train_file),
+        read_sequences(job.validation_file),
+    )
+    resumed = loop.resume()
+    if loop.rank == 0:
+        emit("started", total=loop.total, resumed_from=resumed)
+    progress = loop.run()
+    if not len(loop.validation):
+        loop.save_model(job.checkpoints / "best")
+    if loop.rank == 0:
+        shutil.copytree(job.checkpoints / "best", job.out / "model", dirs_exist_ok=True)
+        trainable = sum(_size(parameter) for parameter in loop.engine.module.parameters() if parameter.requires_grad)
+        _write_result(job, progress, resumed, trainable)
+    dist.barrier()
+    dist.destroy_process_group()  # without it the process aborts after success
+
+
+def _model(job: TrainingJob) -> Any:
+    """The model that learns. The seed is set before the adapter is built, since its weights are drawn then."""
+    import torch
+    from transformers import set_seed
+
+    from tasks.models import load_model
+
+    set_seed(job.seed)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[job.plan.precision]
+    model = load_model(job.base.location, dtype, job.base.trust_remote_code)
+    if job.plan.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    wrapped = job.method.wrap(model)
+    wrapped.train()
+    return wrapped
+
+
+def _size(parameter: Any) -> int:
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def _write_result(job: TrainingJob, progress: Any, resumed: int, trainable: int) -> None:
+    losses = [point["loss"] for point in progress.history if "loss" in point]
+    result = {
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "seconds": progress.seconds,
+        "best_step": progress.best_step,
+        "validation_loss": progress.best_loss if progress.best_loss < float("inf") else None,
+        "train_loss": sum(losses[-5:]) / len(losses[-5:]),
+        "resumed_from": resumed,
+        "trainable_parameters": trainable,
+        "peak_gib": _peak_gib(job),
+    }
+    lines = "".join(json.dumps(point) + "\n" for point in progress.history)
+    (job.out / "history.jsonl").write_text(lines, encoding="utf-8")
+    (job.out / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def _peak_gib(job: TrainingJob) -> float:
+    if job.plan.accelerator == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,117 @@
+"""Splits follow content and seed alone, keep groups whole, and never share content."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.data import splitting
+from tasks.data.spec import SplittingSpec
+from tasks.errors import DatasetError, LeakageError
+
+Any_ = Callable[..., Any]
+NAMES = ("train", "validation", "test")
+
+
+@pytest.fixture
+def split(clean: Any_, write: Any_, folder: Any_) -> Any_:
+    def run(rows: list[Any] | list[str], weights: tuple[float, ...] = (1.0,), seed: int = 0, **shares: float) -> Any:
+        source = rows if rows and isinstance(rows[0], str) else write(rows)
+        value, place = clean(source)
+        out: Path = folder("split")
+        return splitting.split(value, SplittingSpec(**shares), weights, place, out, "mem://split", seed), out
+
+    return run
+
+
+def numbered(count: int) -> list[dict[str, str]]:
+    return [{"question": f"question {n}", "answer": f"answer {n}"} for n in range(count)]
+
+
+def lines(out: Path, rows_of: Any_, name: str) -> list[int]:
+    return [row["line"] for row in rows_of(out, name)]
+
+
+def test_shares_and_disjointness(split: Any_, rows_of: Any_) -> None:
+    value, out = split(numbered(1000))
+    found = {name: set(lines(out, rows_of, name)) for name in NAMES}
+    assert sum(map(len, found.values())) == len(set.union(*found.values())) == 1000
+    assert 70 <= value.test.rows <= 130
+    assert 30 <= value.validation.rows <= 70
+    assert value.groups == 1000
+    assert value.reasons == ()
+
+
+def test_added_rows_move_no_other(split: Any_, rows_of: Any_) -> None:
+    before = split(numbered(200))[1]
+    after = split(numbered(300))[1]
+    for name in NAMES:
+        assert [line for line in lines(after, rows_of, name) if line <= 200] == lines(before, rows_of, name)
+
+
+def test_same_input_same_value_and_another_seed_another_division(split: Any_) -> None:
+    rows = numbered(100)
+    assert split(rows)[0] == split(rows)[0]
+    assert split(rows)[0].test.sha256 != split(rows, seed=1)[0].test.sha256
+
+
+def test_shares_of_the_spec_are_read(split: Any_) -> None:
+    none, _ = split(numbered(200), validation=0)
+    assert none.validation.rows == 0
+    large, _ = split(numbered(200), test=0.5)
+    assert 80 <= large.test.rows <= 120
+
+
+@pytest.mark.parametrize("count", [3, 4, 7, 12])
+@pytest.mark.parametrize("seed", range(5))
+def test_small_sets_have_every_split(split: Any_, count: int, seed: int) -> None:
+    value, _ = split(numbered(count), seed=seed)
+    assert min(value.train.rows, value.validation.rows, value.test.rows) >= 1
+    assert value.train.rows + value.validation.rows + value.test.rows == count
+
+
+def test_moved_groups_are_explained() -> None:
+    spec = SplittingSpec(validation=0.001, test=0.001)
+    places, reasons = splitting.assign({"a": 2, "b": 3, "c": 4}, spec, seed=0)
+    assert sorted(places.values()) == ["test", "train", "validation"]
+    assert reasons[0].startswith("test got a group of")
+    assert reasons[1].startswith("validation got a group of")
+
+
+def test_train_is_filled_from_the_end() -> None:
+    places, reasons = splitting.assign({"a": 1, "b": 1, "c": 1}, SplittingSpec(validation=0.499, test=0.5), seed=3)
+    assert "train" in places.values()
+    assert reasons
+
+
+def test_one_prompt_cannot_be_split(split: Any_) -> None:
+    rows = [{"question": "same", "answer": str(n)} for n in range(5)]
+    with pytest.raises(DatasetError, match="5 rows form 1 groups of like content, but test and validation and train need one"):
+        split(rows)
+
+
+def test_shares_that_leave_nothing(split: Any_) -> None:
+    with pytest.raises(DatasetError, match="leave nothing to train on"):
+        split(numbered(5), validation=0.5, test=0.5)
+
+
+def test_weights_repeat_and_leave_out_training_rows_only(split: Any_, write: Any_, rows_of: Any_) -> None:
+    one = write(numbered(100), "one.jsonl")
+    two = write([{"question": f"other {n}", "answer": "x"} for n in range(100)], "two.jsonl")
+    plain, out = split([one, two], weights=(1.0, 1.0))
+    heavy, heavy_out = split([one, two], weights=(2.0, 0.5))
+    assert (heavy.test, heavy.validation) == (plain.test, plain.validation)
+    before, after = ([row["source"] for row in rows_of(folder, "train")] for folder in (out, heavy_out))
+    assert after.count(0) == 2 * before.count(0)
+    assert heavy.repeated == before.count(0)
+    assert heavy.left_out == before.count(1) - after.count(1)
+    assert 0.3 < after.count(1) / before.count(1) < 0.7
+
+
+def test_leaks_are_refused() -> None:
+    row = {"file": "f", "line": 1, "messages": [{"role": "user", "content": "A  b"}, {"role": "assistant", "content": "c"}]}
+    same = {"file": "f", "line": 9, "messages": [{"role": "user", "content": "a B"}, {"role": "assistant", "content": "C"}]}
+    with pytest.raises(LeakageError, match=r"1 rows stand in two splits: f line 1 \(train\) and f line 9 \(test\)"):
+        splitting.refuse_leaks({"train": [row], "test": [same]})
+    splitting.refuse_leaks({"train": [row, same], "test": []})
