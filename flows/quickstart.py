@@ -61,5 +61,5 @@ def pretraining_of(spec: QuickstartSpec) -> TrainingSpec:
     """How the base model is pretrained; it is validated at the end alone, where nothing is chosen by it."""
     return TrainingSpec(
         max_steps=spec.steps, batch_size=spec.batch_size, learning_rate=spec.learning_rate, max_length=spec.max_length,
-        advanced=AdvancedTraining(validate_steps=spec.steps, weight_decay=0.01),
+        advanced=AdvancedTraining(validate_steps=spec.steps, weight_decay=0.0),
     )  # fmt: skip

@@ -25,10 +25,12 @@ class Reporter:
         self._terminal = sys.stderr.isatty() if terminal is None else terminal
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._started = self._told = time.monotonic()
+        self._told = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when the first news came, and how far it was
 
     def update(self, done: int, total: int) -> None:
         """Say that `done` of `total` is done."""
+        self._first = self._first or (time.monotonic(), done)
         if self._terminal:
             self._draw(done, total)
         elif time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
@@ -42,9 +44,11 @@ class Reporter:
             self._bar = None
 
     def _left(self, done: int, total: int) -> str:
-        if not done:
+        assert self._first is not None
+        started, before = self._first
+        if done <= before:
             return "?"
-        seconds = (time.monotonic() - self._started) / done * (total - done)
+        seconds = (time.monotonic() - started) / (done - before) * (total - done)
         return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
     def _draw(self, done: int, total: int) -> None:

@@ -41,13 +41,13 @@ class Tracker:
         self.client.set_terminated(run_id, status)
 
     def close_interrupted(self) -> int:
-        """End runs of this experiment that no process goes on with: those still RUNNING when the same request starts anew."""
+        """End runs that no process goes on with, those still RUNNING when the same request starts anew; how many requests."""
         from mlflow.entities import ViewType
 
         running = self.client.search_runs([self._experiment_id()], "attributes.status = 'RUNNING'", ViewType.ACTIVE_ONLY)
         for run in running:
             self.client.set_terminated(run.info.run_id, "KILLED")
-        return len(running)
+        return sum(_PARENT not in run.data.tags for run in running)
 
     def log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
         """Log flat parameters; long values are cut."""

@@ -34,7 +34,9 @@ def plant(folder: Path, corpus: Path, seed: int, vocabulary: int = 2048, hidden_
     """
     import torch
     from transformers import LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a model this small is written at once
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _learn_tokenizer(corpus, vocabulary)
     tokenizer.save_pretrained(folder)

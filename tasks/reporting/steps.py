@@ -37,6 +37,8 @@ _QUARANTINE_EXAMPLES = 20
 @contextmanager
 def opened_run(name: str, request: Mapping[str, Any], store: str, tracking: str, hub: str) -> Iterator[RunContext]:
     """A run of a request: its parent run in MLflow ends as FAILED where an exception leaves."""
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.DEBUG)  # under a worker nothing else lets the story into the run's log
     workspace = workspace_folder()
     prepare_workspace(workspace)
     run = RunContext(name=name, workspace=str(workspace), store=store, tracking=tracking, hub=hub, started=time.time())

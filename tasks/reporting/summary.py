@@ -39,18 +39,16 @@ def markdown(result: FinetuneResult) -> str:
 
 def console_table(result: FinetuneResult) -> str:
     """The result for a terminal, at most 100 columns wide."""
-    comparison = facts.deciding(result)
-    metric = wording.name(comparison.metric).lower() if comparison else ""
-    rows = [("run", result.name), *_numbers(result)]
-    for role in ("base", "tuned"):
-        score = wording.score_of(result.evaluation.scores, role, comparison)
-        rows.append((f"{role} {metric}".strip(), _with_interval(score, result)))
-    rows += [
+    scores = [(f"{score.model} {wording.name(score.metric).lower()}", score) for score in result.evaluation.scores]
+    rows = [
+        ("run", result.name),
+        *_numbers(result),
+        *[(label, _with_interval(score, result)) for label, score in scores],
         ("verdict", f"{result.evaluation.verdict.status}, {result.status}"),
         *[("", f"- {reason}") for reason in dict.fromkeys((*result.evaluation.verdict.reasons, *result.rejected_reasons))],
         ("model", facts.model_place(result)),
         ("report", result.report_uri),
-        ("time", f"{wording.duration(result.seconds)}, training {wording.duration(result.model.seconds)}"),
+        ("time", f"{wording.duration(result.seconds)}, training {wording.duration(result.model.seconds)}{_earlier(result)}"),
     ]
     lines = [line for label, text in rows for line in _wrapped(label, text)]
     return "\n".join([*lines, facts.cache_line(result)])
@@ -71,9 +69,11 @@ def _numbers(result: FinetuneResult) -> list[tuple[str, str]]:
     ]
 
 
-def _with_interval(score: Score | None, result: FinetuneResult) -> str:
-    if score is None:
-        return "not measured"
+def _earlier(result: FinetuneResult) -> str:
+    return " in an earlier run" if any(step.step == "train" and step.cached for step in result.steps) else ""
+
+
+def _with_interval(score: Score, result: FinetuneResult) -> str:
     span = wording.interval(score.low, score.high, score.metric)
     return (
         f"{wording.value(score.value, score.metric)} ({wording.confidence(result.evaluation)} interval {span}, n = {score.n})"
