@@ -66,8 +66,10 @@ def _request(request: FinetuneRequest) -> str:
 
     problems = check(request.evaluation)
     kinds = [exporter.kind for exporter in request.release.formats]
-    if "adapter" in kinds and request.method.kind == "full":
-        problems.append("release.formats asks for adapter, but method full trains no adapter; use safetensors.")
+    if "adapter" in kinds and not request.method.adapter:
+        problems.append(
+            f"release.formats asks for adapter, but method {request.method.kind} trains no adapter; use safetensors."
+        )
     if len(set(kinds)) < len(kinds):
         problems.append(f"release.formats names a format twice: {', '.join(kinds)}.")
     if problems:
@@ -82,6 +84,7 @@ def _data(request: FinetuneRequest) -> str:
     if request.data.source == DATA:
         return "the quickstart's own instruction set"
     seen = peek(request.data, {})
+    _evaluable(request, task=seen.task)
     return f"{len(seen.files)} file(s), {seen.shape}: {seen.reason}"
 
 
@@ -106,11 +109,22 @@ def _model(request: FinetuneRequest, run: RunContext) -> str:
 def _fits(request: FinetuneRequest, base: ModelRef) -> None:
     if problem := request.method.check(base):
         raise RequestError(problem + ".")
+    _evaluable(request, max_positions=base.max_positions)
     asked = request.training.model_fields_set
     if "max_length" in asked and request.training.max_length > base.max_positions:
         raise RequestError(
             f"training.max_length is {request.training.max_length}, but {base.uri} holds at most {base.max_positions} tokens."
         )
+
+
+def _evaluable(request: FinetuneRequest, task: str = "", max_positions: int = 0) -> None:
+    """Refuse an evaluation that these data or this model do not allow."""
+    from tasks.evaluation.verdict import check
+
+    general = check(request.evaluation)
+    problems = [text for text in check(request.evaluation, task=task, max_positions=max_positions) if text not in general]
+    if problems:
+        raise RequestError(" ".join(problems))
 
 
 def _machine(request: FinetuneRequest) -> str:

@@ -89,17 +89,18 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    folder = workspace_folder(options.workspace) / "runs" / options.run
-    path = folder / "result.json"
-    if not path.is_file():
-        known = sorted(other.parent.name for other in folder.parent.glob("*/result.json"))
-        raise InputError(f"There is no finished run {options.run!r} in {folder.parent}. Known: {', '.join(known) or 'none'}.")
-    steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
+    runs = workspace_folder(options.workspace) / "runs"
+    steps = [json.loads(path.read_text(encoding="utf-8")) for path in (runs / options.run / "steps").glob("*.json")]
+    if not steps:
+        known = sorted({path.parent.parent.name for path in runs.glob("*/steps/*.json")})
+        raise InputError(f"There is no run {options.run!r} in {runs}. Known: {', '.join(known) or 'none'}.")
+    steps.sort(key=lambda step: step["at"] or float("inf"))
     if options.json:
         print(json.dumps(steps))
         return DONE
     for step in steps:
-        print(f"{'cached' if step['cached'] else 'ran':7} {step['step']:20} {step['seconds']:8.1f} s  {step['reason']}")
+        what = "cached" if step["cached"] else "ran" if step["at"] else "broke off"
+        print(f"{what:9} {step['step']:20} {step['seconds']:8.1f} s  {step['reason']}")
     return DONE
 
 

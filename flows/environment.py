@@ -24,6 +24,9 @@ _CONSOLE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+# Libraries that would write into the user's home.
+_FOLDERS = {"HF_HOME": "hub", "MPLCONFIGDIR": "matplotlib", "TRITON_CACHE_DIR": "triton"}
+
 
 def set_environment(workspace: Path) -> str:
     """Set what the user has not set; the address of the Prefect API in use, or "" for an embedded one."""
@@ -31,6 +34,8 @@ def set_environment(workspace: Path) -> str:
         os.environ.setdefault(name, value)
     if not Path("/dev/nvidiactl").exists():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it found no GPU
+    for name, folder in _FOLDERS.items():
+        os.environ.setdefault(name, str(workspace / "cache" / folder))
     os.environ["TUNEFLOW_WORKSPACE"] = str(workspace)
     server = os.environ.get("PREFECT_API_URL", "")
     if not server:

@@ -9,7 +9,7 @@ from tasks.contracts import ModelRef, RunContext
 from tasks.data.spec import CleaningSpec, DataSpec, SplittingSpec
 from tasks.quickstart.spec import QuickstartSpec
 from tasks.quickstart.steps import (
-    WrittenFile,
+    at_hand,
     plant_seedling,
     publish_base,
     write_quickstart_corpus,
@@ -30,7 +30,8 @@ def build_quickstart_base(run: RunContext, spec: QuickstartSpec) -> ModelRef:
     work = run.model_copy(update={"name": "quickstart-base"})
     corpus = write_quickstart_corpus(work, spec, seed=0)
     seedling = plant_seedling(work, corpus, spec, seed=0)
-    data = prepare_data(work, reading_of(corpus), seedling, spec.max_length, seed=0)
+    seedling = seedling.model_copy(update={"location": at_hand(work, seedling.location)})
+    data = prepare_data(work, reading_of(at_hand(work, corpus.uri)), seedling, spec.max_length, seed=0)
     _, model = train_model(work, Full(), pretraining_of(spec), ResourceSpec(), seedling, data.tokenized, seed=0)
     return publish_base(work, model)
 
@@ -46,13 +47,13 @@ def own_data(run: RunContext, spec: DataSpec) -> DataSpec:
     """The same spec, with the quickstart's address replaced by the file that it stands for."""
     if spec.source != DATA:
         return spec
-    return spec.model_copy(update={"source": write_quickstart_instructions(run, QuickstartSpec(), seed=0).uri})
+    return spec.model_copy(update={"source": at_hand(run, write_quickstart_instructions(run, QuickstartSpec(), seed=0).uri)})
 
 
-def reading_of(corpus: WrittenFile) -> DataSpec:
+def reading_of(corpus: str) -> DataSpec:
     """Plain text of which nothing near-equal is dropped: the texts share their patterns on purpose."""
     return DataSpec(
-        source=corpus.uri, task="text", cleaning=CleaningSpec(near_duplicates=0),
+        source=corpus, task="text", cleaning=CleaningSpec(near_duplicates=0),
         splitting=SplittingSpec(validation=0.01, test=0.01),
     )  # fmt: skip
 

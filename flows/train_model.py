@@ -22,9 +22,11 @@ def train_model(
     seed: int,
 ) -> tuple[HardwarePlan, TrainedModel]:
     """Plan the hardware, then train."""
-    tokens, reasons = training_forecast(training, data, adapter=method.kind != "full")
+    tokens, reasons = training_forecast(training, data, adapter=method.adapter)
     plan = plan_hardware(
         run, resources, base, data, method.trainable_parameters(base), training.batch_size, training.micro_batch_size,
         tokens, training.advanced.activation_checkpointing, reasons,
     )  # fmt: skip
-    return plan, train_once(run, method, training, plan, base, data, seed)
+    model = train_once(run, method, training, plan, base, data, seed)
+    # The content is the same by the cache's key; the files may have moved since the model was trained.
+    return plan, model.model_copy(update={"base": base})

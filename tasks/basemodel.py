@@ -1,11 +1,12 @@
 """From what was asked for to the files of a base model: a folder, the workspace, a registered version, a store, or the hub."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from tasks.contracts import ModelRef, digest_of
 from tasks.errors import ModelError
-from tasks.models import describe, download, find_on_hub, load_tokenizer, local_folder
+from tasks.models import check_on_hub, describe, download, load_tokenizer, local_folder
 from tasks.tracking import Tracker
 
 _REGISTERED = "models:/"
@@ -45,7 +46,7 @@ def inspect_model(
     else:
         folder = local_folder(uri, workspace)
     if folder is None:
-        find_on_hub(uri, revision, token)
+        check_on_hub(uri, revision, token, trust_remote_code)
         return None
     load_tokenizer(folder, trust_remote_code)
     return describe(uri, folder, "", trust_remote_code)
@@ -57,10 +58,12 @@ def _fetch(uri: str, workspace: Path) -> Path:
 
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
-        listing = sorted((entry["name"], entry["size"]) for entry in filesystem.ls(path, detail=True))
+        # Whatever tells that a file changed: a size alone does not, since tuned weights are as long as their base's.
+        listing = sorted((name, filesystem.ukey(name)) for name in filesystem.find(path))
         target = workspace / "cache" / "models" / digest_of([uri, listing])[:24]
         if not target.exists():
             partial = target.with_name(target.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
             filesystem.get(path, str(partial), recursive=True)
             partial.rename(target)
     except Exception as error:

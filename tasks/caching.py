@@ -91,6 +91,8 @@ def run_cached(
             reason = "nothing it depends on changed; every file still has its hash"
         else:
             reason = damage or _what_changed(_previous(record_path), inputs)
+            begun = StepRecord(step=step, key=key, cached=False, reason=reason, seconds=0, inputs=inputs)
+            write_text(record_path, begun.model_dump_json(indent=1))  # `at` 0: it did not finish
             with store.workbench(entry) as folder:
                 value = compute(folder, store.uri(entry), key)
                 store.publish(entry, folder, {"step": step, "key": key, "value": value.model_dump(mode="json")})
@@ -142,7 +144,7 @@ def _what_changed(previous: StepRecord, inputs: Mapping[str, Any]) -> str:
         if previous.inputs.get(path) != inputs.get(path)
     ]
     if not changed:
-        return "it did not finish last time"
+        return "its cached result is gone" if previous.at else "it did not finish last time"
     more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
     return "changed: " + "; ".join(changed[:4]) + more
 

@@ -1,6 +1,7 @@
 """Base models and tokenizers: from an address to files, and from files to objects. Weights are read from safetensors only."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+_SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.py")
 _PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "LICENSE*")
 _NOT_CONTENT = ("README.md", ".gitattributes")
 
@@ -40,6 +42,7 @@ def describe(uri: str, folder: Path, revision: str = "", trust_remote_code: bool
         ModelError: files are missing or the configuration cannot be used.
     """
     config = _read_config(uri, folder, trust_remote_code)
+    _demand_causal(uri, config)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:12])
@@ -63,8 +66,8 @@ def describe(uri: str, folder: Path, revision: str = "", trust_remote_code: bool
     )
 
 
-def download(uri: str, revision: str = "", token: str | None = None) -> tuple[Path, str]:
-    """Fetch a hub model; its folder and commit.
+def download(uri: str, revision: str = "", token: str | None = None, patterns: Sequence[str] = _PATTERNS) -> tuple[Path, str]:
+    """Fetch the files of a hub model that match `patterns`; their folder and the commit.
 
     Raises:
         ModelError: the hub has no such model, or cannot be reached.
@@ -72,7 +75,7 @@ def download(uri: str, revision: str = "", token: str | None = None) -> tuple[Pa
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(uri, revision=revision or None, token=token, allow_patterns=list(_PATTERNS)))
+        folder = Path(snapshot_download(uri, revision=revision or None, token=token, allow_patterns=list(patterns)))
     except Exception as error:
         raise ModelError(_not_found(uri, error)) from error
     return folder, folder.name
@@ -93,6 +96,18 @@ def find_on_hub(uri: str, revision: str = "", token: str | None = None) -> str:
             return Path(snapshot_download(uri, revision=revision or None, local_files_only=True)).name
         except Exception:
             raise ModelError(_not_found(uri, error)) from error
+
+
+def check_on_hub(uri: str, revision: str = "", token: str | None = None, trust_remote_code: bool = False) -> None:
+    """Try a hub model's configuration and tokenizer, which are small, and leave its weights where they are.
+
+    Raises:
+        ModelError: the hub has no such model, or it cannot be used.
+    """
+    find_on_hub(uri, revision, token)
+    folder, _ = download(uri, revision, token, _SMALL)
+    _demand_causal(uri, _read_config(uri, folder, trust_remote_code))
+    load_tokenizer(folder, trust_remote_code)
 
 
 def load_tokenizer(folder: Path | str, trust_remote_code: bool = False) -> "PreTrainedTokenizerFast":
@@ -190,6 +205,17 @@ def _read_config(uri: str, folder: Path, trust_remote_code: bool) -> Any:
         raise ModelError(f"{uri}: {path} cannot be used: {error}") from error
 
 
+def _demand_causal(uri: str, config: Any) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not own:
+        raise ModelError(
+            f"{uri} is a {config.model_type} model, not a causal language model. Use one that continues text, such as "
+            f"Qwen/Qwen3-0.6B."
+        )
+
+
 def _count(weights: list[Path]) -> tuple[int, int]:
     """Parameters and bytes, from the headers alone."""
     from math import prod
@@ -207,8 +233,9 @@ def _count(weights: list[Path]) -> tuple[int, int]:
 
 
 def _not_found(uri: str, error: Exception) -> str:
+    said = str(error).strip().splitlines() or [type(error).__name__]
     return (
         f"The model {uri!r} was not found: it is no folder here or in the workspace, and the hub says: "
-        f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}. "
+        f"{said[0].rstrip('. ')}. "
         f"Use a folder with config.json and *.safetensors, or a hub id such as Qwen/Qwen3-0.6B."
     )

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -17,8 +18,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from tasks.errors import ChildError
+from tasks.shim import signal_all
 
 _EVENT = "@event "
 TAIL = 200
@@ -99,18 +102,21 @@ def run_child(
         ChildError: the child ended with another status than 0, or was stopped; it holds the last lines.
     """
     tail: deque[str] = deque(maxlen=TAIL)
-    shim = [*python_module("tasks.shim"), str(grace_seconds), *command]
+    shim = [*python_module("tasks.shim"), str(os.getpid()), str(grace_seconds), *command]
     root = str(Path(__file__).parents[1])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    variables = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **(environment or {})}
+    mark = uuid4().hex
+    variables = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "TUNEFLOW_CHILD": mark, **(environment or {})}
     process = subprocess.Popen(
         shim, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1, env=variables
     )
     try:
-        stopped = _pump(process, tail, on_event, on_line, log, should_stop, poll_seconds)
+        stopped = _pump(process, tail, on_event, on_line, log, should_stop, poll_seconds, lambda: _sweep(mark, grace_seconds))
         returncode = process.wait()
     finally:
         _end(process, grace_seconds)
+        if process.returncode < 0:
+            _sweep(mark, grace_seconds)
     if stopped:
         raise ChildError(f"{_name(command)} was stopped: {stopped}.", returncode, tail)
     if returncode:
@@ -125,8 +131,12 @@ def _pump(
     log: Path | None,
     should_stop: Callable[[], str],
     poll_seconds: float,
+    sweep: Callable[[], None],
 ) -> str:
-    """Hand on every line until the output ends; the reason where the child was stopped."""
+    """Hand on every line until the output ends; the reason where the child was stopped.
+
+    Whatever the child started may hold the output open, so that a shim that was killed is swept up after at once.
+    """
     assert process.stdout is not None
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
@@ -145,6 +155,8 @@ def _pump(
                 return stopped
             if line:
                 _hand_on(line.rstrip("\n"), tail, on_event, on_line, file)
+            if (process.poll() or 0) < 0:
+                sweep()
             if not stopped and time.monotonic() - polled >= poll_seconds:
                 polled = time.monotonic()
                 stopped = should_stop()
@@ -189,6 +201,27 @@ def _end(process: "subprocess.Popen[str]", grace_seconds: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _sweep(mark: str, grace_seconds: float) -> None:
+    """End every process that carries `mark` in its environment: the shim's work where the shim itself was killed."""
+    signal_all(_marked(mark), signal.SIGTERM)
+    deadline = time.monotonic() + grace_seconds
+    while (left := _marked(mark)) and time.monotonic() < deadline + 5:
+        if time.monotonic() >= deadline:
+            signal_all(left, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _marked(mark: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue  # it ended while we looked, or is not ours
+    return found
 
 
 def _name(command: Sequence[str]) -> str:

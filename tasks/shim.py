@@ -1,9 +1,9 @@
 """Runs one command so that nothing it starts outlives the process that asked for it. Linux; standard library only.
 
-`python -m tasks.shim GRACE COMMAND...` puts the command into a session of its own, becomes the parent of everything it
-leaves behind (PR_SET_CHILD_SUBREAPER), and asks the kernel for SIGTERM when its own parent dies (PR_SET_PDEATHSIG). On SIGTERM
-or SIGINT the command's group gets SIGTERM, and SIGKILL after GRACE seconds. The exit status is the command's;
-128 + n for signal n.
+`python -m tasks.shim PARENT GRACE COMMAND...`, PARENT being the id of the process that asks, puts the command into a session
+of its own, becomes the parent of everything it leaves behind (PR_SET_CHILD_SUBREAPER), and asks the kernel for SIGTERM when its
+own parent dies (PR_SET_PDEATHSIG). On SIGTERM or SIGINT all that runs below it gets SIGTERM, and SIGKILL after GRACE seconds.
+The exit status is the command's; 128 + n for signal n.
 """
 
 import ctypes
@@ -19,11 +19,16 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def die_with_parent(number: int = signal.SIGTERM) -> None:
-    """Ask the kernel to send `number` to this process when its parent dies; at once where that has happened already."""
-    parent = os.getppid()
+def die_with_parent(parent: int = 0, number: int = signal.SIGTERM) -> None:
+    """Ask the kernel to send `number` to this process when its parent dies; at once where that has happened already.
+
+    Args:
+        parent: process id that the parent has where it lives; 0: whatever it is now.
+        number: the signal.
+    """
+    parent = parent or os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent or parent == 1:
+    if os.getppid() != parent:
         os.kill(os.getpid(), number)
 
 
@@ -50,21 +55,21 @@ def descendants(root: int) -> list[int]:
 
 def end(pids: list[int], grace: float) -> None:
     """SIGTERM to each process, SIGKILL to what is still there after `grace` seconds."""
-    _signal_all(pids, signal.SIGTERM)
+    signal_all(pids, signal.SIGTERM)
     deadline = time.monotonic() + grace
     while time.monotonic() < deadline:
         _reap()
         if not descendants(os.getpid()):
             return
         time.sleep(0.05)
-    _signal_all(descendants(os.getpid()), signal.SIGKILL)
+    signal_all(descendants(os.getpid()), signal.SIGKILL)
     _reap()
 
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
     libc = ctypes.CDLL(None)
-    grace = float(arguments[0])
+    parent, grace, command = int(arguments[0]), float(arguments[1]), arguments[2:]
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     asked: list[int] = []
 
@@ -73,8 +78,9 @@ def main(arguments: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    die_with_parent()
-    child = subprocess.Popen(arguments[1:], start_new_session=True, preexec_fn=die_with_parent)  # noqa: PLW1509
+    die_with_parent(parent)
+    own = os.getpid()
+    child = subprocess.Popen(command, start_new_session=True, preexec_fn=lambda: die_with_parent(own))  # noqa: PLW1509
     while child.poll() is None and not asked:
         time.sleep(0.05)
     if asked:
@@ -84,7 +90,8 @@ def main(arguments: list[str]) -> int:
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _signal_all(pids: list[int], number: int) -> None:
+def signal_all(pids: list[int], number: int) -> None:
+    """Send a signal to each process that is still there."""
     for pid in pids:
         try:
             os.kill(pid, number)

@@ -1,6 +1,7 @@
 """What all stages' steps share: a step is a Prefect task with a content cache key, a child run in MLflow and a reason."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache, wraps
@@ -206,13 +207,25 @@ def store_of(run: RunContext) -> Store:
 
 @lru_cache(maxsize=8)
 def tracker_of(run: RunContext) -> Tracker:
-    """The tracker of a run: its block's server, or a database in the workspace."""
+    """The tracker of a run: its block's server, or a database in the workspace.
+
+    Raises:
+        ServiceError: the block is not there, or a local database cannot be opened.
+    """
     if run.tracking:
         block = _load(MlflowTracking, run.tracking, "tracking")
     else:
         folder = Path(run.workspace)
         block = MlflowTracking(tracking_uri=f"sqlite:///{folder}/mlflow.db", artifact_root=str(folder / "mlflow"))
-    return Tracker(block.client(), run.name, block.artifact_root, run.run_id)
+    try:
+        client = block.client()
+    except Exception as error:
+        raise ServiceError(f"The tracking server {_without_login(block.tracking_uri)} cannot be used: {error}.") from error
+    return Tracker(client, run.name, block.artifact_root, run.run_id)
+
+
+def _without_login(uri: str) -> str:
+    return re.sub(r"://[^/@]*@", "://", uri)
 
 
 def hub_token(run: RunContext) -> str | None:

@@ -44,7 +44,7 @@ def _on_data(results: Sequence[Result], comparisons: Sequence[Comparison], spec:
     if groups < least:
         advice.append(
             f"The test items come from {groups} groups, and {least} are the fewest that can settle anything at a "
-            f"confidence of {spec.confidence:g}: hold back more and more varied rows (data.split)."
+            f"confidence of {spec.confidence:g}: hold back more and more varied rows (data.splitting.test)."
         )
     for comparison in comparisons:
         if comparison.verdict == "not enough data" and comparison.enough:

@@ -9,11 +9,15 @@ from tasks.evaluation.benchmarks import Benchmark
 from tasks.evaluation.benchmarks.held_out import HeldOut
 
 
+def _held_out() -> list[Benchmark]:
+    return [HeldOut()]
+
+
 class EvaluationSpec(Spec):
     """Which benchmarks are run and when a model is good enough."""
 
     benchmarks: list[Benchmark] = Field(
-        default_factory=lambda: [HeldOut()], min_length=1, title="Benchmarks", description="At least one."
+        default_factory=_held_out, min_length=1, title="Benchmarks", description="At least one."
     )
     confidence: float = Field(
         default=0.95, ge=0.8, le=0.999, title="Confidence", description="Of every interval and decision, 0.8 to 0.999."

@@ -51,3 +51,8 @@ def publish_base(run: RunContext, model: TrainedModel) -> ModelRef:
         shutil.copytree(store.local(model.tokenizer_uri), bench, dirs_exist_ok=True)
         link_tree(bench, folder)
     return describe(f"models/{run.name}", folder)
+
+
+def at_hand(run: RunContext, uri: str) -> str:
+    """A local path with the content of an address of the store."""
+    return str(store_of(run).local(uri))

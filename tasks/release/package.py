@@ -32,7 +32,7 @@ def model_card(name: str, export: ExportedModel, model: TrainedModel, data: Prep
     settings = "\n".join(f"- {key}: {value}" for key, value in sorted(model.settings.items()))
     return f"""---
 library_name: {"peft" if export.format == "adapter" else "transformers"}
-base_model: {model.base.uri}
+base_model: {json.dumps(model.base.uri)}
 pipeline_tag: text-generation
 tags: [tuneflow, {model.method}]
 ---

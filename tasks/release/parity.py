@@ -11,6 +11,8 @@ from tasks.errors import ParityError
 if TYPE_CHECKING:
     from torch import Tensor
 
+_FURTHEST = 1e9  # instead of infinity, which JSON lacks
+
 
 def golden_prompts(path: Path, most: int) -> list[list[int]]:
     """Token ids of the first `most` golden prompts."""
@@ -28,7 +30,7 @@ def say(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int, end: int)
 
 def compare(expected: Any, found: Any, tolerance: float) -> Parity:
     """Put two answers of `say` side by side."""
-    difference = max(float((one - other).abs().max()) for one, other in zip(expected[0], found[0], strict=True))
+    difference = max(_distance(one, other) for one, other in zip(expected[0], found[0], strict=True))
     same = expected[1] == found[1]
     return Parity(
         prompts=len(expected[0]),
@@ -52,6 +54,13 @@ def demand(parity: Parity, what: str) -> None:
         f"The export {what} is not the trained model: on {parity.prompts} golden prompts log-probabilities differ by up to "
         f"{parity.max_difference:.2g} (allowed: {parity.tolerance:.2g}) and {texts}. Nothing was released."
     )
+
+
+def _distance(one: "Tensor", other: "Tensor") -> float:
+    """Largest absolute difference; where one of two is no number, they are as far apart as can be."""
+    difference = (one - other).abs()
+    difference[one == other] = 0.0  # two tokens that are impossible, -inf, are equal
+    return float(difference.nan_to_num(nan=_FURTHEST, posinf=_FURTHEST).max())
 
 
 def _answer(model: Any, ids: "Tensor", new_tokens: int, end: int) -> tuple["Tensor", list[int]]:

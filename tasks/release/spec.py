@@ -4,13 +4,12 @@ from pydantic import Field
 
 from tasks.contracts import Spec
 from tasks.release.exporters import Exporter
-from tasks.release.exporters.adapter import Adapter
 from tasks.release.exporters.safetensors import Safetensors
 from tasks.release.targets import Target
 from tasks.release.targets.none import NoTarget
 
 
-def _merged() -> list[Safetensors | Adapter]:
+def _merged() -> list[Exporter]:
     return [Safetensors()]
 
 

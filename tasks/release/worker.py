@@ -23,13 +23,14 @@ def main(arguments: list[str]) -> int:
     end = tokenizer.eos_token_id
     artifact = job.out / "model"
     emit("progress", done=0, total=3)
-    trained = load_trained(job.trained, job.weights, dtype)
+    device = "cuda" if job.trained.plan.accelerator == "cuda" and torch.cuda.is_available() else "cpu"
+    trained = load_trained(job.trained, job.weights, dtype).to(device)
     expected = parity.say(trained, prompts, job.new_tokens, end)
     emit("progress", done=1, total=3)
     job.exporter.export(trained, artifact)
     tokenizer.save_pretrained(str(artifact))
     emit("progress", done=2, total=3)
-    exported = job.exporter.load(artifact, job.trained, dtype)
+    exported = job.exporter.load(artifact, job.trained, dtype).to(device)
     found = parity.say(exported, prompts, job.new_tokens, end)
     result = parity.compare(expected, found, job.exporter.tolerance(job.trained))
     (job.out / "parity.json").write_text(result.model_dump_json(), encoding="utf-8")

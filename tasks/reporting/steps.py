@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -25,6 +26,7 @@ from tasks.contracts import (
     TrainedModel,
     digest_of,
 )
+from tasks.errors import RequestError
 from tasks.reporting import report
 from tasks.steps import store_of, tracker_of
 from tasks.storage import write_text
@@ -42,6 +44,12 @@ def opened_run(name: str, request: Mapping[str, Any], store: str, tracking: str,
     workspace = workspace_folder()
     prepare_workspace(workspace)
     run = RunContext(name=name, workspace=str(workspace), store=store, tracking=tracking, hub=hub, started=time.time())
+    with _only_one(run):
+        yield from _tracked(run, request)
+
+
+def _tracked(run: RunContext, request: Mapping[str, Any]) -> Iterator[RunContext]:
+    name = run.name
     tracker = tracker_of(run)
     if interrupted := tracker.close_interrupted():
         log.info("%d earlier run(s) of %s had been interrupted; what they finished is used", interrupted, name)
@@ -53,6 +61,28 @@ def opened_run(name: str, request: Mapping[str, Any], store: str, tracking: str,
         tracker.close(run_id, "FAILED")
         raise
     tracker.close(run_id)
+
+
+@contextmanager
+def _only_one(run: RunContext) -> Iterator[None]:
+    """Hold the run's name: two runs at once would overwrite each other's records.
+
+    Raises:
+        RequestError: another process holds it.
+    """
+    path = Path(run.workspace) / "runs" / run.name / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise RequestError(
+            f"Another run of {run.name!r} is under way in {run.workspace}. Wait for its end, or choose another name."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @task(name="write_report", task_run_name="report {run.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -77,8 +107,9 @@ def write_report(
     )  # fmt: skip
     store = store_of(run)
     page = report.render(
-        result, request, history(store.local(model.history_uri)), quarantine(store.local(data.clean.quarantine_uri))
-    )
+        result, request, history(store.local(model.history_uri)), quarantine(store.local(data.clean.quarantine_uri)),
+        defaults=defaults, generated_at=time.strftime("%Y-%m-%d %H:%M %Z"),
+    )  # fmt: skip
     write_text(folder / "report.html", page)
     write_text(folder / "result.json", result.model_dump_json(indent=1))
     create_markdown_artifact(report.markdown(result), key=f"report-{run.name}", description=report.headline(result))

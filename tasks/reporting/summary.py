@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from tasks.contracts import FinetuneResult, Score
+from tasks.contracts import FinetuneResult, Score, TokenizedSplit
 from tasks.reporting import evidence, facts, wording
 
 _COLUMNS = 100
@@ -66,6 +66,19 @@ def _numbers(result: FinetuneResult) -> list[tuple[str, str]]:
         *[(f"  {wording.name(c.reason).lower()}", wording.count(c.rows)) for c in ledger.dropped],
         ("tokens", wording.count(sum(part.tokens for part in parts))),
         ("tokens learned", wording.count(sum(part.supervised_tokens for part in parts))),
+        *_lost_to_length(parts),
+    ]
+
+
+def _lost_to_length(parts: Sequence[TokenizedSplit]) -> list[tuple[str, str]]:
+    """What the longest sequence cost; nothing where it cost nothing."""
+    rows, tokens = sum(part.truncated_rows for part in parts), sum(part.truncated_tokens for part in parts)
+    gone = [count for part in parts for count in part.dropped]
+    cut = [("rows cut short", f"{wording.count(rows)}, {wording.count(tokens)} tokens lost")] if rows else []
+    reasons = dict.fromkeys(count.reason for count in gone)
+    return cut + [
+        (f"  {wording.name(reason).lower()}", wording.count(sum(count.rows for count in gone if count.reason == reason)))
+        for reason in reasons
     ]
 
 

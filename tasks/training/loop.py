@@ -53,8 +53,7 @@ class Loop:
         self.job, self.engine, self.train, self.validation = job, deepspeed_engine, train, validation
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.total = schedule.total_steps(job.spec, len(train))
-        adapter = job.method.kind != "full"
-        self.peak, _ = schedule.learning_rate(job.spec, adapter)
+        self.peak, _ = schedule.learning_rate(job.spec, job.method.adapter)
         advanced = job.spec.advanced
         self.validate_every = schedule.interval(advanced.validate_steps, self.total, 10)
         self.checkpoint_every = schedule.interval(advanced.checkpoint_steps, self.total, 20)
@@ -95,8 +94,7 @@ class Loop:
             emit("log", text=f"checkpoint passed over: {reason}")
         if found is None:
             return 0
-        adapter = self.job.method.kind != "full"
-        self.engine.load_checkpoint(str(found.folder), tag="state", load_module_strict=not adapter)
+        self.engine.load_checkpoint(str(found.folder), tag="state", load_module_strict=not self.job.method.adapter)
         self.progress = Progress(**found.state)
         return found.step
 
@@ -174,8 +172,7 @@ class Loop:
         if self.rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
         dist.barrier()
-        adapter = self.job.method.kind != "full"
-        self.engine.save_checkpoint(str(folder), tag="state", exclude_frozen_parameters=adapter)
+        self.engine.save_checkpoint(str(folder), tag="state", exclude_frozen_parameters=self.job.method.adapter)
         dist.barrier()
         if self.rank == 0:
             now = time.monotonic()

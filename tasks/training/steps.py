@@ -44,7 +44,7 @@ def train_once(
     price = plan.cost_usd / plan.hours if plan.hours else 0.0
     trained = TrainedModel(
         uri=f"{context.uri}/model", sha256=weights_digest(context.folder / "model"), base=base, data_sha256=data.sha256,
-        tokenizer_uri=data.tokenizer_uri, adapter=method.kind != "full", method=method.kind,
+        tokenizer_uri=data.tokenizer_uri, adapter=method.adapter, method=method.kind,
         settings=settings_of(method, spec, plan, seed), plan=plan, seed=seed, steps=result["steps"], tokens=result["tokens"],
         trainable_parameters=result["trainable_parameters"], best_step=result["best_step"], train_loss=result["train_loss"],
         validation_loss=result["validation_loss"], seconds=result["seconds"], run_id=context.run_id,

@@ -37,7 +37,7 @@ def train(job: TrainingJob) -> None:
 
     engine.start_processes(job.plan)
     model = _model(job)
-    peak, _ = learning_rate(job.spec, job.method.kind != "full")
+    peak, _ = learning_rate(job.spec, job.method.adapter)
     loop = Loop(
         job,
         engine.start(model, engine.configuration(job.plan, job.spec, peak)),

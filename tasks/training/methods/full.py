@@ -1,7 +1,7 @@
 """The method `full`: every weight learns."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
@@ -14,6 +14,7 @@ class Full(Spec):
     model_config = ConfigDict(title="Full fine-tuning")
 
     kind: Literal["full"] = "full"
+    adapter: ClassVar[bool] = False
 
     def check(self, base: ModelRef) -> str:
         """Any causal model can be trained in full."""

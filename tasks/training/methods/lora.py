@@ -1,7 +1,7 @@
 """The method `lora`: low-rank adapters beside frozen weights (Hu et al. 2021, section 4)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -17,6 +17,7 @@ class Lora(Spec):
     model_config = ConfigDict(title="LoRA")
 
     kind: Literal["lora"] = "lora"
+    adapter: ClassVar[bool] = True
     rank: int = Field(default=16, ge=1, le=1024, title="Rank", description="Inner dimension of the adapters, 1 to 1024.")
     alpha: float = Field(
         default=32.0, gt=0, le=4096, title="Alpha", description="The adapters' output is scaled by alpha / rank."

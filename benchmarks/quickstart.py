@@ -1,0 +1,103 @@
+"""Where the quickstart's seconds go, stage by stage, and Prefect's own share of them. Prints a Markdown table.
+
+    make bench            or: .venv/bin/python benchmarks/quickstart.py [--repeats 3]
+
+Prefect's share is measured: the finished run is repeated from the cache, once as it is and once with Prefect's decorators taken
+away, in turn, so that both do the same reading, hashing and MLflow writing and differ in Prefect alone. What it adds hangs on
+the number of steps, not on how long they compute, so the same seconds count in the first run.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+REQUEST = ROOT / "examples" / "quickstart.yaml"
+_TIMED = """
+import os, sys, time
+from pathlib import Path
+from flows.environment import set_environment
+set_environment(Path(os.environ["WORKSPACE"]))
+if os.environ["BARE"] == "1":
+    import prefect, prefect.artifacts
+    def bare(function=None, **_):
+        return function if function is not None else bare
+    prefect.flow = prefect.task = bare
+    prefect.artifacts.create_markdown_artifact = lambda *_, **__: None
+from flows.reading import read_request
+from flows.finetune import finetune
+from tasks.reporting.report import console_table
+request = read_request(Path(os.environ["REQUEST"]))
+started = time.perf_counter()
+result = finetune(request)
+print(time.perf_counter() - started, result.seconds)
+"""
+
+
+def main() -> None:
+    """Run everything and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of the cached run, each way")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder) / "workspace"
+        first, whole = _run(workspace)
+        _, again = _run(workspace)
+        with_prefect, bare = [], []
+        for _ in range(options.repeats):
+            with_prefect.append(_cached(workspace, bare=False))
+            bare.append(_cached(workspace, bare=True))
+        base = sorted((workspace / "runs" / "quickstart-base" / "steps").glob("*.json"), key=lambda path: path.stat().st_mtime)
+        _print(first, [json.loads(path.read_text()) for path in base], whole, again, with_prefect, bare)
+
+
+def _run(workspace: Path) -> tuple[dict, float]:
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "flows.cli", "run", str(REQUEST), "--workspace", str(workspace), "--json"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1]), time.perf_counter() - started
+
+
+def _cached(workspace: Path, bare: bool) -> tuple[float, float]:
+    """(seconds of the flow call, seconds between the run's opening and its report) of a run from the cache."""
+    variables = {**os.environ, "WORKSPACE": str(workspace), "REQUEST": str(REQUEST), "BARE": str(int(bare))}
+    done = subprocess.run(
+        [sys.executable, "-c", _TIMED], cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True, check=True
+    )
+    call, inside = done.stdout.split()[-2:]
+    return float(call), float(inside)
+
+
+def _print(
+    first: dict,
+    base: list[dict],
+    whole: float,
+    again: float,
+    with_prefect: list[tuple[float, float]],
+    bare: list[tuple[float, float]],
+) -> None:
+    rows = [(f"base model: {step['step']}", step["seconds"]) for step in base]
+    rows += [(step["step"], step["seconds"]) for step in first["steps"]]
+    server = statistics.median(call - inside for call, inside in with_prefect) - statistics.median(c - i for c, i in bare)
+    prefect = statistics.median(inside for _, inside in with_prefect) - statistics.median(inside for _, inside in bare)
+    # Building the base model calls as many flows and tasks again as the cached run did.
+    prefect *= 1 + len(base) / len(first["steps"])
+    accounted = sum(seconds for _, seconds in rows)
+    rows += [("Prefect: embedded server starts and stops", server), ("Prefect: flows, tasks and their states", prefect)]
+    rows += [("imports, checks, MLflow's own runs, report", whole - accounted - server - prefect), ("whole command", whole)]
+    print("| what | seconds | share |\n|---|---:|---:|")
+    for name, seconds in rows:
+        print(f"| {name} | {seconds:.1f} | {seconds / whole:.1%} |")
+    print(f"\nThe same command again, every step from the cache: {again:.1f} s.")
+    shares = f"{(server + prefect) / whole:.1%} with its embedded server, {prefect / whole:.1%} with a server that runs"
+    print(f"Prefect's share: {shares}.")
+
+
+if __name__ == "__main__":
+    main()
