@@ -4,7 +4,8 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tasks.errors import InputError, TuneflowError
@@ -58,28 +59,34 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    server = _start(options)
-    from flows.check_request import check_request
-    from flows.reading import read_request
+    with _prefect(options) as start:
+        from flows.check_request import check_request
+        from flows.reading import read_request
 
-    request = read_request(options.request, options.settings)
-    _tell("checking the request, the data and the model")
-    check_request(request)
-    _tell(f"Prefect: the server at {server}" if server else "Prefect: an embedded server of this run's own is starting")
-    from flows.finetune import finetune
+        request = read_request(options.request, options.settings)
+        if request.names_blocks():
+            start()
+        _tell("checking the request, the data and the model")
+        check_request(request)
+        _tell(f"Prefect: {start()}")
+        from flows.finetune import finetune
+
+        result = finetune(request)
     from tasks.reporting.report import console_table
 
-    result = finetune(request)
     print(result.model_dump_json() if options.json else console_table(result))
     return DONE if result.status == "released" else NOT_GOOD_ENOUGH
 
 
 def _check(options: argparse.Namespace) -> int:
-    _start(options)
-    from flows.check_request import inspect
-    from flows.reading import read_request
+    with _prefect(options) as start:
+        from flows.check_request import inspect
+        from flows.reading import read_request
 
-    report, errors = inspect(read_request(options.request, options.settings))
+        request = read_request(options.request, options.settings)
+        if request.names_blocks():
+            start()
+        report, errors = inspect(request)
     if options.json:
         print(report.model_dump_json())
     else:
@@ -111,8 +118,9 @@ def _schema(_options: argparse.Namespace) -> int:
     return DONE
 
 
-def _start(options: argparse.Namespace) -> str:
-    """Set up logging and the environment; the Prefect server in use, "" for an embedded one."""
+def _prefect(options: argparse.Namespace) -> AbstractContextManager[Callable[[], str]]:
+    """Set up logging and the environment; a context that yields what brings up Prefect's API."""
+    from flows.embedded import prefect_api
     from flows.environment import set_environment
 
     handler = logging.StreamHandler(sys.stderr)
@@ -121,7 +129,9 @@ def _start(options: argparse.Namespace) -> str:
     logger = logging.getLogger("tuneflow")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
-    return set_environment(workspace_folder(options.workspace))
+    workspace = workspace_folder(options.workspace)
+    set_environment(workspace)
+    return prefect_api(workspace)
 
 
 def _tell(text: str) -> None:

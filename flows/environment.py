@@ -12,14 +12,14 @@ _QUIET = {
     "GX_ANALYTICS_ENABLED": "false",
 }
 _PREFECT = {
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "tuneflow",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 _CONSOLE = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",  # the command line tells the story itself
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command line tells the story itself
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -28,8 +28,8 @@ _CONSOLE = {
 _FOLDERS = {"HF_HOME": "hub", "MPLCONFIGDIR": "matplotlib", "TRITON_CACHE_DIR": "triton"}
 
 
-def set_environment(workspace: Path) -> str:
-    """Set what the user has not set; the address of the Prefect API in use, or "" for an embedded one."""
+def set_environment(workspace: Path) -> None:
+    """Set what the user has not set."""
     for name, value in {**_QUIET, **_PREFECT, **_CONSOLE}.items():
         os.environ.setdefault(name, value)
     if not Path("/dev/nvidiactl").exists():
@@ -37,7 +37,5 @@ def set_environment(workspace: Path) -> str:
     for name, folder in _FOLDERS.items():
         os.environ.setdefault(name, str(workspace / "cache" / folder))
     os.environ["TUNEFLOW_WORKSPACE"] = str(workspace)
-    server = os.environ.get("PREFECT_API_URL", "")
-    if not server:
+    if not os.environ.get("PREFECT_API_URL"):
         os.environ["PREFECT_HOME"] = str(workspace / "prefect")
-    return server

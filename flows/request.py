@@ -69,3 +69,7 @@ class FinetuneRequest(Spec):
         """The same request with nothing but name, model and data asked for."""
         required = {"name": self.name, "base_model": {"uri": self.base_model.uri}, "data": {"source": self.data.source}}
         return FinetuneRequest.model_validate(required).model_dump(mode="json")
+
+    def names_blocks(self) -> bool:
+        """Whether a block is named, for which Prefect's API must answer."""
+        return bool(self.store or self.tracking or self.base_model.hub)

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -116,16 +117,20 @@ def _lookup(store: Store, entry: str, value_type: type[V]) -> tuple[V | None, st
         return None, f"its cached result has another form: {error.errors()[0]['msg']}"
 
 
-def _only_one(store: Store, entry: str, waiting: Callable[[str], None]) -> FileLock:
+@contextmanager
+def _only_one(store: Store, entry: str, waiting: Callable[[str], None]) -> Iterator[None]:
     locks = store.scratch / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     lock = FileLock(locks / f"{entry.replace('/', '-')}.lock")
     try:
         lock.acquire(blocking=False)
-        lock.release()
     except Timeout:
         waiting(f"another run computes {entry}; waiting for it")
-    return lock
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _previous(path: Path) -> StepRecord:

@@ -152,6 +152,10 @@ class ValidationReport(Value):
         """True where no fatal check failed."""
         return all(check.passed or check.severity != "fatal" for check in self.checks)
 
+    def identity(self) -> object:
+        """Which data, and whether they passed: examples name files, which may move."""
+        return [self.dataset_sha256, self.passed, self.quality]
+
 
 class Ledger(Value):
     """What became of every row. Building one that does not balance is an error."""

@@ -15,7 +15,8 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
@@ -102,13 +103,16 @@ def run_child(
         ChildError: the child ended with another status than 0, or was stopped; it holds the last lines.
     """
     tail: deque[str] = deque(maxlen=TAIL)
-    shim = [*python_module("tasks.shim"), str(os.getpid()), str(grace_seconds), *command]
-    root = str(Path(__file__).parents[1])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     mark = uuid4().hex
-    variables = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "TUNEFLOW_CHILD": mark, **(environment or {})}
+    variables = _variables({"TUNEFLOW_CHILD": mark, **(environment or {})})
     process = subprocess.Popen(
-        shim, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1, env=variables
+        _shim(command, grace_seconds),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        bufsize=1,
+        env=variables,
     )
     try:
         stopped = _pump(process, tail, on_event, on_line, log, should_stop, poll_seconds, lambda: _sweep(mark, grace_seconds))
@@ -121,6 +125,42 @@ def run_child(
         raise ChildError(f"{_name(command)} was stopped: {stopped}.", returncode, tail)
     if returncode:
         raise ChildError(f"{_name(command)} ended with status {returncode}. Its last lines:", returncode, tail)
+
+
+@contextmanager
+def companion(
+    command: Sequence[str], *, environment: Mapping[str, str], log: Path, grace_seconds: float
+) -> Iterator[Callable[[], bool]]:
+    """Run a command beside this process for as long as the context lasts; yields whether it still runs.
+
+    It has a session of its own, so that Ctrl-C on a terminal does not reach it, and it ends when this process does.
+
+    Args:
+        command: program and arguments.
+        environment: variables added to this process's own.
+        log: file that gets its output.
+        grace_seconds: how long it may take to end after SIGTERM, before SIGKILL.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            _shim(command, grace_seconds), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            env=_variables(environment), start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield lambda: process.poll() is None
+    finally:
+        _end(process, grace_seconds)
+
+
+def _shim(command: Sequence[str], grace_seconds: float) -> list[str]:
+    return [*python_module("tasks.shim"), str(os.getpid()), str(grace_seconds), *command]
+
+
+def _variables(more: Mapping[str, str]) -> dict[str, str]:
+    root = str(Path(__file__).parents[1])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **more}
 
 
 def _pump(
@@ -191,7 +231,7 @@ def _read(stream: IO[str], lines: "queue.Queue[str | None]") -> None:
     lines.put(None)
 
 
-def _end(process: "subprocess.Popen[str]", grace_seconds: float) -> None:
+def _end(process: "subprocess.Popen[str] | subprocess.Popen[bytes]", grace_seconds: float) -> None:
     """Make sure that the shim, and with it everything below it, is gone."""
     if process.poll() is not None:
         return

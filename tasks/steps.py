@@ -159,6 +159,7 @@ def perform(
         try:
             value = function(context, **arguments)  # type: ignore[call-arg, arg-type]
         except BaseException:
+            context.reporter.close()
             context.send_metrics()
             if context.run_id:
                 tracker.close(context.run_id, "FAILED")

@@ -1,7 +1,9 @@
 """What MLflow is told: a parent run per request, a child run per step, datasets, metrics, artifacts and model versions."""
 
+import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _LONGEST_PARAMETER = 500
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"  # MLflow reads it at each request
 _PARENT = "mlflow.parentRunId"
 
 
@@ -155,9 +158,10 @@ class Tracker:
             ServiceError: the server does not do that.
         """
         try:
-            run_id = self.open("probe", {"tuneflow.probe": "true"})
-            self.close(run_id)
-            self.client.delete_run(run_id)
+            with _impatience():
+                run_id = self.open("probe", {"tuneflow.probe": "true"})
+                self.close(run_id)
+                self.client.delete_run(run_id)
         except Exception as error:
             raise ServiceError(f"The tracking server cannot be written to and deleted from: {error}.") from error
 
@@ -167,6 +171,19 @@ class Tracker:
             return str(found.experiment_id)
         location = f"{self._artifact_root}/{self._experiment}" if self._artifact_root else None
         return str(self.client.create_experiment(self._experiment, artifact_location=location))
+
+
+@contextmanager
+def _impatience() -> Iterator[None]:
+    """One retry, not MLflow's seven in four minutes: a run waits for a server to come back, a look does not."""
+    before = os.environ.get(_RETRIES)
+    os.environ[_RETRIES] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_RETRIES)
+        if before is not None:
+            os.environ[_RETRIES] = before
 
 
 def _name(key: str) -> str:

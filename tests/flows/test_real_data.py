@@ -57,7 +57,9 @@ def test_a_killed_process_tree_leaves_nothing_behind_and_the_same_command_goes_o
         command(*arguments), cwd=tmp_path, env={**environment(), "TEST_TAG": tag}, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_for(lambda: any(workspace.glob("checkpoints/*/step-*/complete.json")), seconds=180)
+    sealed = "checkpoints/*/step-*/complete.json"
+    wait_for(lambda: process.poll() is not None or any(workspace.glob(sealed)), seconds=180)
+    assert process.poll() is None
     assert any("tasks.training.worker" in line for line in alive(tag))
     for folder in Path("/proc").iterdir():  # the whole tree at once, as when a machine dies
         try:

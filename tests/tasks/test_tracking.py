@@ -1,7 +1,9 @@
 """What MLflow is told, asked back from a real store in a file."""
 
+import os
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,15 @@ def test_a_database_that_goes_away_is_told(tmp_path: Path) -> None:
         connection.execute("DROP TABLE experiments")
     with pytest.raises(ServiceError, match=r"The tracking server cannot be written to and deleted from: .*no such table"):
         tracker.probe()
+
+
+def test_a_server_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
+    started = time.monotonic()
+    with pytest.raises(ServiceError, match=r"^The tracking server cannot be written to and deleted from: .*127\.0\.0\.1"):
+        Tracker(MlflowTracking(tracking_uri="http://127.0.0.1:9").client(), "bot").probe()
+    assert time.monotonic() - started < 10
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
 
 
 def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:
