@@ -41,6 +41,7 @@ class StepContext:
         run: where the run works.
         folder: empty local folder for the step's files.
         uri: the address that `folder` will have.
+        afterwards: called once the step's files are published.
         key: the step's cache key.
         store: where other steps' files lie.
     """
@@ -51,6 +52,7 @@ class StepContext:
         self.tracker = tracker_of(run)
         self.run_id = ""
         self.reporter = Reporter(step)
+        self.afterwards: list[Callable[[], None]] = []
         self._points: list[tuple[int, dict[str, float]]] = []
         self._sent = time.monotonic()
 
@@ -152,8 +154,11 @@ def perform(
     value_type: type[V] = get_type_hints(function)["return"]
     tracker = tracker_of(run)
 
+    afterwards: list[Callable[[], None]] = []
+
     def compute(folder: Path, uri: str, key: str) -> V:
         context = StepContext(run, name, folder, uri, key)
+        context.afterwards = afterwards
         context.run_id = tracker.open(name, {"tuneflow.step": name, "tuneflow.key": key}) if run.run_id else ""
         log.info("%s: started", name)
         try:
@@ -175,6 +180,8 @@ def perform(
         store_of(run), name, version, {**arguments, "environment": environment()}, value_type, compute,
         records=Path(run.workspace) / "runs" / run.name / "steps", waiting=lambda why: log.warning("%s: %s", name, why),
     )  # fmt: skip
+    for call in afterwards:
+        call()
     _tell(tracker, run, outcome)
     return outcome
 

@@ -54,7 +54,8 @@ def train_once(
             actual_hours=hours, predicted_cost_usd=plan.cost_usd, actual_cost_usd=hours * price,
         ),
     )  # fmt: skip
-    shutil.rmtree(checkpoints, ignore_errors=True)  # the model is there; what led to it is not needed any more
+    # Not before the model is published: a kill in between would lose both.
+    context.afterwards.append(lambda: shutil.rmtree(checkpoints, ignore_errors=True))
     return trained
 
 

@@ -89,7 +89,8 @@ def test_a_process_worker_runs_the_quickstart_deployment_to_completed(
     server: dict[str, str], deployed: dict[str, Any], tmp_path: Path
 ) -> None:
     request = deployed["quickstart"]["parameters"]["request"]
-    request = {**request, "training": {**request["training"], "max_steps": 15}}
+    # Another name: other tests look at what the quickstart itself left.
+    request = {**request, "name": "deployed", "training": {**request["training"], "max_steps": 15}}
     address = server["PREFECT_API_URL"]
     answer = httpx.post(
         f"{address}/deployments/{deployed['quickstart']['id']}/create_flow_run",
@@ -102,13 +103,13 @@ def test_a_process_worker_runs_the_quickstart_deployment_to_completed(
     assert run["state"]["name"] == "Completed", done.stdout + done.stderr
     tasks = httpx.post(f"{address}/task_runs/filter", json={"limit": 200}).json()
     states = {task["name"]: task["state"]["name"] for task in tasks}
-    assert states["clean quickstart"] == "Cached"
-    assert states["train quickstart"] == "Completed"
+    assert states["clean deployed"] == "Cached"
+    assert states["train deployed"] == "Completed"
     artifact = httpx.post(f"{address}/artifacts/filter", json={}).json()[0]
-    assert artifact["description"].startswith("Released: quickstart beats models/quickstart-base")
+    assert artifact["description"].startswith("Released: deployed beats models/quickstart-base")
     logs = httpx.post(f"{address}/logs/filter", json={"limit": 200, "sort": "TIMESTAMP_DESC"}).json()
     assert any(log["message"].startswith("train: done in") for log in logs)
-    result = json.loads((Path(server["TUNEFLOW_WORKSPACE"]) / "runs" / "quickstart" / "result.json").read_text())
+    result = json.loads((Path(server["TUNEFLOW_WORKSPACE"]) / "runs" / "deployed" / "result.json").read_text())
     assert result["model"]["steps"] == 15
 
 

@@ -77,6 +77,28 @@ def test_a_killed_process_tree_leaves_nothing_behind_and_the_same_command_goes_o
     assert ran == {"train", "evaluate", "export-safetensors"}
 
 
+def test_an_interrupt_leaves_a_checkpoint_ends_with_1_and_leaves_nothing_running(
+    quickstart: Ended, workspace: Path, tmp_path: Path
+) -> None:
+    content = small("interrupted", "quickstart:", data={"source": "quickstart:"})
+    content["training"] = {"max_steps": 3000, "max_length": 256, "learning_rate": 0.003}
+    tag = f"tag-{os.getpid()}-{time.time_ns()}"
+    before = set(workspace.glob("checkpoints/*"))
+    process = subprocess.Popen(
+        command("run", write_request(tmp_path, **content), "--workspace", str(workspace)), cwd=tmp_path,
+        env={**environment(), "TEST_TAG": tag}, start_new_session=True, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    log = workspace / "runs" / "interrupted" / "logs" / "train.log"
+    wait_for(lambda: process.poll() is not None or (log.exists() and '"metrics"' in log.read_text()), seconds=180)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C on a terminal does
+    _, told = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert told.splitlines()[-1] == "Interrupted. The same command goes on where it stopped."
+    wait_for(lambda: not alive(tag), seconds=10)
+    (training,) = set(workspace.glob("checkpoints/*")) - before
+    assert any(training.glob("step-*/complete.json"))
+
+
 def wait_for(condition: object, seconds: float) -> None:
     assert callable(condition)
     deadline = time.monotonic() + seconds

@@ -111,3 +111,23 @@ def test_a_fetch_that_was_cut_short_is_begun_again(remote: str, workspace: Path)
 def test_a_remote_folder_that_is_not_there(address: str, workspace: Path) -> None:
     with pytest.raises(ModelError, match=f"The model folder {address} cannot be fetched: "):
         find(address, workspace)
+
+
+def test_a_hub_model_comes_from_the_hub_client_s_folder_with_its_commit(
+    folder: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layout that the hub's client leaves behind; the same call fetches what is not there."""
+    import huggingface_hub.constants
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    kept = tmp_path / "hub" / "models--org--tiny"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text(commit)
+    shutil.copytree(folder, kept / "snapshots" / commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert inspect("org/tiny", workspace) is None  # it is there, and its tokenizer and configuration can be used
+    found = find("org/tiny", workspace)
+    assert (found.revision, found.parameters) == (commit, describe("x", folder).parameters)
+    (kept / "snapshots" / commit / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="No tokenizer can be loaded"):
+        inspect("org/tiny", workspace)

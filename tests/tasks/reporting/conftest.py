@@ -186,7 +186,7 @@ def _data(ledger: Ledger) -> PreparedData:
 
 BASE = ModelRef(
     uri="models/quickstart-base",
-    location="/work/ws/models/quickstart-base",
+    location="/srv/ws/models/quickstart-base",
     sha256=sha("base"),
     parameters=2_361_600,
     architecture="LlamaForCausalLM",
@@ -385,7 +385,7 @@ def _release() -> ReleaseResult:
         registered="models:/support-bot/3",
         alias="champion",
         deployment=Deployment(
-            target="none", endpoint="/work/ws/models/support-bot", version="3", previous_version="2", status="live"
+            target="none", endpoint="/srv/ws/models/support-bot", version="3", previous_version="2", status="live"
         ),
     )
 
@@ -430,7 +430,7 @@ def result(passed: bool = True, **changes: Any) -> FinetuneResult:
         "release": _release() if passed else None,
         "rejected_reasons": () if passed else evaluation.verdict.reasons,
         "steps": _steps(),
-        "report_uri": "/work/ws/runs/support-bot/report.html",
+        "report_uri": "/srv/ws/runs/support-bot/report.html",
         "run_id": "9c2e7a",
         "seconds": 151.3,
     }

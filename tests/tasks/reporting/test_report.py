@@ -196,7 +196,7 @@ def test_the_console_table_of_a_release(released: FinetuneResult, cached: Finetu
     assert "  exact duplicate   118" in lines
     assert "tuned loss          0.8923 (95% interval 0.8323 to 0.9523, n = 274)" in lines
     assert "verdict             pass, released" in lines
-    assert "model               /work/ws/models/support-bot" in lines
+    assert "model               /srv/ws/models/support-bot" in lines
     assert lines[-1] == "4 of 9 steps came from the cache"
     assert console_table(cached).splitlines()[-1] == "all 9 steps came from the cache"
 
