@@ -1,5 +1,6 @@
 """The embedded Prefect server of one command: on loopback, in the workspace, gone when the command ends however it ends."""
 
+import atexit
 import os
 import socket
 import sys
@@ -29,19 +30,21 @@ def prefect_api(workspace: Path) -> Iterator[Callable[[], str]]:
         return
     port = _free_port()
     os.environ[_VARIABLE] = f"http://127.0.0.1:{port}/api"
-    with ExitStack() as stack:
-        running: list[str] = []
+    stack = ExitStack()
+    # Not when the context ends: Prefect hands on its last logs and states while the interpreter shuts down, before this.
+    atexit.register(stack.close)
+    running: list[str] = []
 
-        def start() -> str:
-            if not running:
-                stack.enter_context(_server(workspace, port))
-                running.append("an embedded server of this command's own")
-            return running[0]
+    def start() -> str:
+        if not running:
+            stack.enter_context(_server(workspace, port))
+            running.append("an embedded server of this command's own")
+        return running[0]
 
-        try:
-            yield start
-        finally:
-            del os.environ[_VARIABLE]
+    try:
+        yield start
+    finally:
+        del os.environ[_VARIABLE]
 
 
 @contextmanager
