@@ -21,9 +21,9 @@ from blocks.hub import ModelHub
 from blocks.store import ArtifactStore
 from blocks.tracking import MlflowTracking
 from tasks.caching import Outcome, run_cached
-from tasks.contracts import RunContext, Value
+from tasks.contracts import HardwarePlan, RunContext, Value
 from tasks.errors import ServiceError
-from tasks.process import Event
+from tasks.process import Event, child_environment, python_module, run_child
 from tasks.progress import Reporter
 from tasks.storage import Store
 from tasks.tracking import Tracker
@@ -69,6 +69,20 @@ class StepContext:
     def local(self, uri: str) -> Path:
         """A local path with the content of `uri`."""
         return self.store.local(uri)
+
+    def run_worker(self, module: str, job: Value, plan: HardwarePlan) -> None:
+        """Run `python -m module JOB.json` as a child process to its end; the job file is gone afterwards.
+
+        Raises:
+            ChildError: it ended badly or was stopped.
+        """
+        path = self.folder / "job.json"
+        path.write_text(job.model_dump_json(), encoding="utf-8")
+        run_child(
+            python_module(module, str(path)), on_event=self.on_event, on_line=self.on_line, should_stop=stop_reason,
+            log=self.log_file, environment=child_environment(plan.accelerator, plan.threads, self.run.run_id),
+        )  # fmt: skip
+        path.unlink()
 
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
         """Log flat parameters to this step's run."""

@@ -7,8 +7,7 @@ from tasks.evaluation import verdict
 from tasks.evaluation.items import ITEMS_FILE
 from tasks.evaluation.job import EvaluationJob
 from tasks.evaluation.spec import EvaluationSpec
-from tasks.process import child_environment, python_module, run_child
-from tasks.steps import StepContext, step, stop_reason
+from tasks.steps import StepContext, step
 
 _BATCH = 16  # fixed: scores move with the batch size
 
@@ -26,14 +25,7 @@ def evaluate_model(
         precision="bf16" if plan.precision == "bf16" else "fp32", device=plan.accelerator, batch_size=_BATCH,
         threads=plan.threads,
     )  # fmt: skip
-    path = context.folder / "job.json"
-    path.write_text(job.model_dump_json(), encoding="utf-8")
-    run_child(
-        python_module("tasks.evaluation.worker", str(path)), on_event=context.on_event, on_line=context.on_line,
-        should_stop=stop_reason, log=context.log_file,
-        environment=child_environment(plan.accelerator, plan.threads, context.run.run_id),
-    )  # fmt: skip
-    path.unlink()
+    context.run_worker("tasks.evaluation.worker", job, plan)
     report = verdict.report(
         context.folder, spec=spec, trained=model, seed=seed, items_uri=f"{context.uri}/{ITEMS_FILE}",
         history=context.local(model.history_uri), seconds=time.monotonic() - started,

@@ -14,12 +14,11 @@ from tasks.contracts import (
     TrainedModel,
     digest_of,
 )
-from tasks.process import child_environment, python_module, run_child
 from tasks.release import package, parity
 from tasks.release.exporters import Exporter
 from tasks.release.job import ExportJob
 from tasks.release.spec import ReleaseSpec
-from tasks.steps import StepContext, step, stop_reason, store_of, tracker_of
+from tasks.steps import StepContext, step, store_of, tracker_of
 from tasks.storage import link_tree, records_of
 
 ALIAS = "champion"
@@ -40,14 +39,7 @@ def export_model(
         golden_file=context.local(data.tokenized.golden_uri), golden_prompts=golden_prompts, exporter=exporter,
         out=context.folder, threads=model.plan.threads,
     )  # fmt: skip
-    path = context.folder / "job.json"
-    path.write_text(job.model_dump_json(), encoding="utf-8")
-    run_child(
-        python_module("tasks.release.worker", str(path)), on_event=context.on_event, on_line=context.on_line,
-        should_stop=stop_reason, log=context.log_file,
-        environment=child_environment(model.plan.accelerator, model.plan.threads, context.run.run_id),
-    )  # fmt: skip
-    path.unlink()
+    context.run_worker("tasks.release.worker", job, model.plan)
     found = Parity.model_validate_json((context.folder / "parity.json").read_text(encoding="utf-8"))
     parity.demand(found, exporter.kind)
     artifact = context.folder / "model"
