@@ -40,7 +40,7 @@ def inspect(request: FinetuneRequest) -> tuple[CheckReport, list[InputError]]:
             found, passed = str(error), False
         checks.append(Check(name=name, passed=passed, severity="fatal", expected=expected, found=found))
 
-    attempt("workspace", "a folder that can be written", lambda: _workspace(workspace))
+    attempt("workspace", "a folder that can be written, on a disk with room", lambda: _workspace(workspace))
     if errors:
         return CheckReport(checks=tuple(checks)), errors
     run = RunContext(
@@ -58,7 +58,7 @@ def inspect(request: FinetuneRequest) -> tuple[CheckReport, list[InputError]]:
 
 def _workspace(workspace: Path) -> str:
     prepare_workspace(workspace)
-    return str(workspace)
+    return f"{workspace}; disk: {demand_disk(workspace, _LEAST_DISK, 'A run')}"
 
 
 def _request(request: FinetuneRequest) -> str:

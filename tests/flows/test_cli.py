@@ -91,7 +91,8 @@ def test_a_good_request_passes_every_check(cli: Any, request_file: Any, workspac
     assert (found.code, found.failures) == (0, [])
     lines = dict(line.removeprefix("ok").strip().split(maxsplit=1) for line in found.out.splitlines())
     assert list(lines) == ["workspace", "request", "data", "model", "machine", "store", "tracking"]
-    assert lines["workspace"] == lines["store"] == str(workspace)
+    assert lines["store"] == str(workspace)
+    assert lines["workspace"].startswith(f"{workspace}; disk: ")
     assert lines["data"].startswith("1 file(s), question_answer: ")
     assert lines["model"].startswith("LlamaForCausalLM, 127,296 parameters, up to 256 tokens; disk: ")
     assert not (workspace / "runs").exists()
