@@ -89,7 +89,7 @@ class Tracker:
     def log_folder(self, run_id: str, folder: Path, path: str) -> str:
         """Store a folder as an artifact, by hard links where artifacts are local; its address."""
         root = str(self.client.get_run(run_id).info.artifact_uri)
-        if "://" not in root:
+        if Path(root).is_absolute():  # anything else has a scheme, mlflow-artifacts:/ among them
             link_tree(folder, Path(root) / path)
         else:
             self.client.log_artifacts(run_id, str(folder), path)
@@ -149,7 +149,7 @@ class Tracker:
         except MlflowException as error:
             raise ModelError(f"{uri} is not a registered model: {error.message}") from error
         folder = Path(source)
-        return folder if folder.is_dir() else Path(download_artifacts(source, tracking_uri=self.client.tracking_uri))
+        return folder if folder.is_absolute() else Path(download_artifacts(source, tracking_uri=self.client.tracking_uri))
 
     def probe(self) -> None:
         """Write one run and delete it.

@@ -5,14 +5,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from mlflow import MlflowClient
 
+from tasks.models import weights_digest
+from tasks.process import companion, python_module
+from tasks.tracking import Tracker
 from tests.flows.conftest import ROOT, environment
 
 pytestmark = pytest.mark.slow
@@ -23,9 +27,7 @@ PREFECT = str(Path(sys.executable).with_name("prefect"))
 def server(tmp_path_factory: pytest.TempPathFactory, workspace: Path) -> Iterator[dict[str, str]]:
     """The environment of a server on loopback that answers."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     variables = {
         **environment(), "PREFECT_HOME": str(folder), "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(port), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
@@ -35,16 +37,47 @@ def server(tmp_path_factory: pytest.TempPathFactory, workspace: Path) -> Iterato
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen([PREFECT, "server", "start"], env=variables, stdout=log, stderr=log)
     try:
-        wait_until_healthy(variables["PREFECT_API_URL"], process)
+        wait_until_healthy(variables["PREFECT_API_URL"], lambda: process.poll() is None)
         yield variables
     finally:
         process.terminate()
         process.wait(30)
 
 
-def wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> None:
+@pytest.fixture(scope="module")
+def tracking(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an MLflow server, saved as the block `team`."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    port = free_port()
+    options = [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    command = [*python_module("mlflow"), "server", *options, "--backend-store-uri", f"sqlite:///{folder}/runs.db"]
+    address = f"http://127.0.0.1:{port}"
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    with companion(command, environment=quiet, log=folder / "server.log", grace_seconds=5) as alive:
+        wait_until_healthy(address, alive)
+        save = f"from blocks.tracking import MlflowTracking; MlflowTracking(tracking_uri={address!r}).save('team')"
+        subprocess.run([sys.executable, "-c", save], cwd=ROOT, env=server, check=True, capture_output=True)
+        yield address
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_until_healthy(address: str, alive: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and alive():
         try:
             if httpx.get(f"{address}/health").status_code == 200:
                 return
@@ -86,11 +119,11 @@ def test_the_server_refuses_an_unknown_key_and_a_value_out_of_range(server: dict
 
 
 def test_a_process_worker_runs_the_quickstart_deployment_to_completed(
-    server: dict[str, str], deployed: dict[str, Any], tmp_path: Path
+    server: dict[str, str], tracking: str, deployed: dict[str, Any], tmp_path: Path
 ) -> None:
     request = deployed["quickstart"]["parameters"]["request"]
     # Another name: other tests look at what the quickstart itself left.
-    request = {**request, "name": "deployed", "training": {**request["training"], "max_steps": 15}}
+    request = {**request, "name": "deployed", "tracking": "team", "training": {**request["training"], "max_steps": 15}}
     address = server["PREFECT_API_URL"]
     answer = httpx.post(
         f"{address}/deployments/{deployed['quickstart']['id']}/create_flow_run",
@@ -111,6 +144,12 @@ def test_a_process_worker_runs_the_quickstart_deployment_to_completed(
     assert any(log["message"].startswith("train: done in") for log in logs)
     result = json.loads((Path(server["TUNEFLOW_WORKSPACE"]) / "runs" / "deployed" / "result.json").read_text())
     assert result["model"]["steps"] == 15
+    client = MlflowClient(tracking)
+    version = client.get_model_version_by_alias("deployed", "champion")
+    assert version.tags["tuneflow.model_sha256"] == result["model"]["sha256"]
+    assert {file.path for file in client.list_artifacts(result["run_id"])} == {"model", "report.html", "result.json"}
+    fetched = Tracker(client, "deployed").fetch_model("models:/deployed@champion")
+    assert weights_digest(fetched) == weights_digest(Path(result["release"]["exports"][0]["uri"]))
 
 
 def test_the_form_s_model_has_no_dictionary_or_null_at_its_top_level(deployed: dict[str, Any]) -> None:
