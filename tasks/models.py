@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def describe(uri: str, folder: Path, revision: str = "", trust_remote_code: bool
         location=str(folder),
         revision=revision,
         # A commit of a hub names its content already; hashing many gigabytes again would say the same.
-        sha256=digest_of([uri, revision]) if revision else folder_digest(folder, lambda path: path.name not in _NOT_CONTENT),
+        sha256=digest_of([uri, revision]) if revision else _digest(folder, _stamps(folder)),
         parameters=parameters,
         architecture=(config.architectures or [type(config).__name__])[0],
         max_positions=getattr(text, "max_position_embeddings", None) or 1_048_576,
@@ -203,6 +204,18 @@ def _read_config(uri: str, folder: Path, trust_remote_code: bool) -> Any:
         return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:
         raise ModelError(f"{uri}: {path} cannot be used: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _digest(folder: Path, _unchanged_since: tuple[tuple[str, int, int], ...]) -> str:
+    """The content hash of a model folder; a run checks its model more than once, and reads many gigabytes only once."""
+    return folder_digest(folder, lambda path: path.name not in _NOT_CONTENT)
+
+
+def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Path, bytes and time of the last change of each file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
 def _demand_causal(uri: str, config: Any) -> None:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tasks.contracts import FileRecord, digest_of
@@ -203,8 +203,3 @@ class Store:
 def _protocols(filesystem: Any) -> tuple[str, ...]:
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
-
-
-def relative_key(*parts: str) -> str:
-    """Join the parts of a key."""
-    return str(PurePosixPath(*parts))

@@ -81,7 +81,15 @@ def requests() -> Iterator[Any]:
 
 @pytest.mark.parametrize("text", requests())
 def test_requests_are_valid(text: str) -> None:
-    FinetuneRequest.model_validate(yaml.safe_load(text))
+    content = yaml.safe_load(text)
+    assert FinetuneRequest.model_validate(content).name == content["name"]
+
+
+def test_the_quickstart_deployment_is_the_quickstart_example() -> None:
+    asked = yaml.safe_load((ROOT / "deployments.yaml").read_text(encoding="utf-8"))["deployments"]
+    deployed = next(each for each in asked if each["name"] == "quickstart")["parameters"]["request"]
+    example = yaml.safe_load((ROOT / "examples" / "quickstart.yaml").read_text(encoding="utf-8"))
+    assert FinetuneRequest.model_validate(deployed) == FinetuneRequest.model_validate(example)
 
 
 def commands() -> Iterator[Any]:
