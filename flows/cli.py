@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from flows import install, services
 from tasks.errors import InputError, TuneflowError
 from tasks.workspace import workspace_folder
 
@@ -55,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="end stdout with one JSON line, the result")
     schema = commands.add_parser("schema", help="print the JSON schema of a request")
     schema.set_defaults(command=_schema)
+    services.add_commands(commands)
+    install.add_commands(commands)
     return parser
 
 
