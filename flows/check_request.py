@@ -63,8 +63,13 @@ def _workspace(workspace: Path) -> str:
 
 def _request(request: FinetuneRequest) -> str:
     from tasks.evaluation.verdict import check
+    from tasks.search.checks import check as check_search
 
     problems = check(request.evaluation)
+    if request.search.strategy.kind != "none":
+        problems += check_search(request.search, request.method, request.training)
+        if not request.data.splitting.validation:
+            problems.append("data.splitting.validation is 0, but a search compares its trials on validation rows.")
     kinds = [exporter.kind for exporter in request.release.formats]
     if "adapter" in kinds and not request.method.adapter:
         problems.append(

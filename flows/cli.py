@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from flows import install, services
-from tasks.errors import InputError, TuneflowError
+from tasks.errors import InputError, StageError, TuneflowError
 from tasks.workspace import workspace_folder
 
 DONE, FAILED, NOT_GOOD_ENOUGH = 0, 1, 3
@@ -72,9 +72,14 @@ def _run(options: argparse.Namespace) -> int:
         _tell("checking the request, the data and the model")
         check_request(request)
         _tell(f"Prefect: {start()}")
+        from prefect.exceptions import CancelledRun
+
         from flows.finetune import finetune
 
-        result = finetune(request)
+        try:
+            result = finetune(request)
+        except CancelledRun as error:
+            raise StageError(f"The run was stopped: {error}. The same command goes on where it stopped.") from error
     from tasks.reporting.report import console_table
 
     print(result.model_dump_json() if options.json else console_table(result))

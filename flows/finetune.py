@@ -3,29 +3,45 @@
 from prefect import flow
 
 from flows.assess_model import assess_model
+from flows.chains import base_of, data_of
 from flows.check_request import check_request
+from flows.placement import placed
 from flows.prepare_data import prepare_data
-from flows.quickstart import find_base_model, own_data
 from flows.release_model import release_model
 from flows.request import FinetuneRequest
+from flows.search_settings import settings_for
+from flows.stage_requests import assessing, preparing, releasing, searching
 from flows.train_model import train_model
-from tasks.contracts import FinetuneResult
+from tasks.contracts import EvaluationReport, FinetuneResult, HardwarePlan, ReleaseResult, TrainedModel
+from tasks.orchestration.steps import refuse_endless_crashes, stoppable
+from tasks.records import recall
+from tasks.release.steps import ask_approval, demand_askable
 from tasks.reporting.steps import opened_run, write_report
+from tasks.steps import store_of
 
 
 @flow(name="finetune", flow_run_name="{request.name}")
+@stoppable
 def finetune(request: FinetuneRequest) -> FinetuneResult:
     """Turn a dataset and a base model into an evaluated and, where it earns it, released model.
 
     Args:
         request: what to make of which data and model; name, model and data are enough.
     """
+    refuse_endless_crashes()
+    demand_askable(request.release)
     check_request(request)
-    asked = request.model_dump(mode="json")
-    with opened_run(request.name, asked, request.store, request.tracking, request.base_model.hub) as run:
-        base = find_base_model(run, request.base_model)
-        data = prepare_data(run, own_data(run, request.data), base, request.training.max_length, request.seed)
-        plan, model = train_model(run, request.method, request.training, request.resources, base, data.tokenized, request.seed)
-        evaluation = assess_model(run, request.evaluation, model, data.tokenized, request.seed)
-        release = release_model(run, request.release, model, data, evaluation) if evaluation.verdict.passed else None
-        return write_report(run, asked, request.defaults(), base, data, plan, model, evaluation, release)
+    with opened_run(request.name, request, request.store, request.tracking, request.base_model.hub) as run:
+        prepare_data(preparing(request))
+        search, training = settings_for(run, searching(request))
+        model = placed(run, train_model, training, "model", TrainedModel)
+        plan = recall(store_of(run), run.name, "plan", HardwarePlan)
+        evaluation = placed(run, assess_model, assessing(request), "evaluation", EvaluationReport)
+        approval = ask_approval(run, request.release, model, evaluation)
+        release = None
+        if evaluation.verdict.passed and (approval is None or approval.granted):
+            release = placed(run, release_model, releasing(request), "release", ReleaseResult)
+        return write_report(
+            run, request.model_dump(mode="json"), request.defaults(), base_of(run), data_of(run), plan, model, evaluation,
+            approval, release, search,
+        )  # fmt: skip

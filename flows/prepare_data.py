@@ -2,18 +2,27 @@
 
 from prefect import flow
 
-from tasks.contracts import ModelRef, PreparedData, RunContext
-from tasks.data import steps
-from tasks.data.loading import source_digests
-from tasks.data.spec import DataSpec
+from flows.chains import prepared
+from flows.check_request import check_request
+from flows.quickstart import find_base_model, own_data
+from flows.stage_requests import PrepareRequest
+from tasks.contracts import PreparedData
+from tasks.orchestration.steps import stoppable
+from tasks.reporting.steps import keep_value, opened_stage
 
 
-@flow(name="prepare-data", flow_run_name="prepare {run.name}", validate_parameters=False)
-def prepare_data(run: RunContext, spec: DataSpec, base: ModelRef, max_length: int, seed: int) -> PreparedData:
-    """Load, validate, clean, split and tokenize the data of `spec` for the model `base`."""
-    raw = steps.load_rows(run, spec.title(), spec.reading(), source_digests(spec, {}))
-    report = steps.validate_rows(run, raw, spec.validation, spec.cleaning)
-    clean = steps.clean_rows(run, raw, report, spec.cleaning)
-    splits = steps.split_rows(run, clean, raw.files, spec.splitting, seed)
-    tokenized = steps.tokenize_rows(run, splits, base, max_length, spec.truncation)
-    return PreparedData(raw=raw, validation=report, clean=clean, splits=splits, tokenized=tokenized)
+@flow(name="prepare-data", flow_run_name="prepare {request.name}")
+@stoppable
+def prepare_data(request: PrepareRequest) -> PreparedData:
+    """Load, validate, clean, split and tokenize data for a model.
+
+    Args:
+        request: which data, for which model.
+    """
+    with opened_stage(request.name, request, request.store, request.tracking, request.base_model.hub) as run:
+        if not run.part:
+            check_request(request.whole())
+        base = find_base_model(run, request.base_model)
+        keep_value(run, "base", base)
+        data = prepared(run, own_data(run, request.data), base, request.max_length, request.seed)
+        return keep_value(run, "data", data)

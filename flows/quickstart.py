@@ -1,10 +1,7 @@
 """The quickstart's own base model and data, for requests that name them and workspaces that lack them."""
 
-from prefect import flow
-
-from flows.prepare_data import prepare_data
+from flows.chains import prepared, trained
 from flows.request import BaseModelSpec
-from flows.train_model import train_model
 from tasks.contracts import ModelRef, RunContext
 from tasks.data.spec import CleaningSpec, DataSpec, SplittingSpec
 from tasks.quickstart.spec import QuickstartSpec
@@ -24,15 +21,14 @@ DATA = "quickstart:"
 BASE = "models/quickstart-base"
 
 
-@flow(name="build-quickstart-base", validate_parameters=False)
 def build_quickstart_base(run: RunContext, spec: QuickstartSpec) -> ModelRef:
     """Pretrain a small language model on text of our own making and keep it as models/quickstart-base."""
     work = run.model_copy(update={"name": "quickstart-base"})
     corpus = write_quickstart_corpus(work, spec, seed=0)
     seedling = plant_seedling(work, corpus, spec, seed=0)
     seedling = seedling.model_copy(update={"location": at_hand(work, seedling.location)})
-    data = prepare_data(work, reading_of(at_hand(work, corpus.uri)), seedling, spec.max_length, seed=0)
-    _, model = train_model(work, Full(), pretraining_of(spec), ResourceSpec(), seedling, data.tokenized, seed=0)
+    data = prepared(work, reading_of(at_hand(work, corpus.uri)), seedling, spec.max_length, seed=0)
+    _, model = trained(work, Full(), pretraining_of(spec), ResourceSpec(), seedling, data.tokenized, seed=0)
     return publish_base(work, model)
 
 

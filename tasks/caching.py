@@ -97,10 +97,11 @@ def run_cached(
             with store.workbench(entry) as folder:
                 value = compute(folder, store.uri(entry), key)
                 store.publish(entry, folder, {"step": step, "key": key, "value": value.model_dump(mode="json")})
-    seconds = time.monotonic() - started
-    hit = damage is None
-    record = StepRecord(step=step, key=key, cached=hit, reason=reason, seconds=seconds, at=time.time(), inputs=inputs)
-    write_text(record_path, record.model_dump_json(indent=1))
+        # Still under the lock: whoever removes old entries sees that this one was used.
+        seconds = time.monotonic() - started
+        hit = damage is None
+        record = StepRecord(step=step, key=key, cached=hit, reason=reason, seconds=seconds, at=time.time(), inputs=inputs)
+        write_text(record_path, record.model_dump_json(indent=1))
     return Outcome(value, record)
 
 

@@ -7,9 +7,12 @@ and caching is by content. All sizes are bytes, all durations seconds and all sh
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.errors import FailureClass
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -58,7 +61,20 @@ class RunContext(Value):
     tracking: str = ""  # name of a tracking block; "" is the workspace's own database
     hub: str = ""  # name of a model hub block; "" is anonymous access
     run_id: str = ""  # the request's parent run in MLflow
+    flow_run_id: str = ""  # the flow run that opened the run
+    trial: str = ""  # "trial-3": one training of a search; "" is the run itself
+    part: bool = False  # whether this is a stage of a run that is under way, not one started alone
     started: float = 0.0  # seconds since 1970
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's local records and logs lie."""
+        folder = Path(self.workspace) / "runs" / self.name
+        return folder / "trials" / self.trial if self.trial else folder
+
+    def title(self, step: str) -> str:
+        """What a step of this run is called in logs and in MLflow."""
+        return f"{self.trial}: {step}" if self.trial else step
 
     def identity(self) -> object:
         """Nothing: where a run works does not change what it computes."""
@@ -337,6 +353,15 @@ class Forecast(Value):
     actual_cost_usd: float
 
 
+class Recovery(Value):
+    """A failure that a training got over: it went on from the checkpoint of `step`, 0 being the start."""
+
+    failure: FailureClass
+    step: int = Field(ge=0)
+    action: str  # what was changed
+    reason: str  # what was found
+
+
 class TrainedModel(Value):
     """A trained model: an adapter (`adapter` true; needs `base`) or full weights, as safetensors, in `uri`.
 
@@ -364,6 +389,7 @@ class TrainedModel(Value):
     resumed_from: int = Field(ge=0)  # the step whose checkpoint training went on from; 0: from the start
     forecast: Forecast
     history_uri: str
+    recoveries: tuple[Recovery, ...] = ()
 
     def identity(self) -> object:
         """The weights, and the base that an adapter needs to be a model."""
@@ -508,6 +534,17 @@ class ReleaseResult(Value):
     deployment: Deployment | None = None
 
 
+class Approval(Value):
+    """What a person said to a release."""
+
+    granted: bool
+    by: str = ""  # the name that was given; Prefect's own server knows no users
+    at: float = 0.0  # seconds since 1970
+    comment: str = ""
+    model_sha256: Sha256
+    flow_run_id: str = ""  # of the run that asked
+
+
 class StepRecord(Value):
     """Why one step ran or did not."""
 
@@ -532,6 +569,7 @@ class FinetuneResult(Value):
     plan: HardwarePlan
     model: TrainedModel
     evaluation: EvaluationReport
+    approval: Approval | None = None  # None: nobody had to be asked
     release: ReleaseResult | None = None
     rejected_reasons: tuple[str, ...] = ()
     steps: tuple[StepRecord, ...]

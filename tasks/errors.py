@@ -11,7 +11,10 @@
         ├── LedgerError               rows were lost or counted twice: a defect, never the user's
         ├── LeakageError              the same content in two splits
         ├── ChildError                a child process ended badly; holds its last lines
-        ├── TrainingError             training cannot go on (loss not finite, no valid checkpoint)
+        │   └── StoppedError          it was stopped on purpose: its flow run was cancelled or is over
+        ├── TrainingError             training cannot go on; holds the class of the failure
+        │   └── AttemptError          one attempt at a training ended badly; holds what was found and the last lines
+        ├── SearchError               no trial of a search gave a measurement
         ├── EvaluationError           evaluation cannot go on
         └── ParityError               an export does not say what the trained model says
 
@@ -20,6 +23,9 @@ A message says what was found, where, what was expected and what to do.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Literal
+
+FailureClass = Literal["out_of_memory", "preempted", "loss_not_finite", "infrastructure", "other"]
 
 
 class TuneflowError(Exception):
@@ -81,8 +87,40 @@ class ChildError(StageError):
         super().__init__("\n".join([message, *(f"  | {line}" for line in self.tail)]))
 
 
+class StoppedError(ChildError):
+    """Work was stopped on purpose, since its flow run was cancelled or is over."""
+
+
 class TrainingError(StageError):
-    """Training cannot go on."""
+    """Training cannot go on.
+
+    Args:
+        message: what was found, what was done already and what to do.
+        failure: the class; `other` is the fault of data, code or settings, which no second attempt mends.
+    """
+
+    def __init__(self, message: str, failure: FailureClass = "other") -> None:
+        self.failure: FailureClass = failure
+        super().__init__(message)
+
+
+class AttemptError(TrainingError):
+    """One attempt at a training ended badly.
+
+    Args:
+        found: what ended and how, in one line.
+        failure: the class.
+        tail: the last lines that the ranks printed; none where `found` says all.
+    """
+
+    def __init__(self, found: str, failure: FailureClass, tail: Iterable[str] = ()) -> None:
+        self.found = found
+        self.tail = tuple(tail)
+        super().__init__("\n".join([found, *(f"  | {line}" for line in self.tail)]), failure)
+
+
+class SearchError(StageError):
+    """No trial of a search gave a measurement."""
 
 
 class EvaluationError(StageError):

@@ -4,6 +4,7 @@ A child reports progress by printing lines of the form `@event {json}`; everythi
 ranks import it.
 """
 
+import contextvars
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from tasks.errors import ChildError
+from tasks.errors import ChildError, StoppedError
 from tasks.shim import signal_all
 
 _EVENT = "@event "
@@ -84,8 +85,9 @@ def run_child(
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     should_stop: Callable[[], str] = lambda: "",
-    poll_seconds: float = 15.0,
-    grace_seconds: float = 30.0,
+    poll_seconds: float = 5.0,
+    grace_seconds: float = 20.0,
+    holds: Sequence[int] = (),
 ) -> None:
     """Run a command to its end.
 
@@ -95,12 +97,14 @@ def run_child(
         on_line: called with each other line.
         environment: variables added to this process's own.
         log: file that gets every line.
-        should_stop: asked every `poll_seconds`; a sentence stops the child, "" lets it go on.
+        should_stop: asked every `poll_seconds`, in a thread of its own; a sentence stops the child, "" lets it go on.
         poll_seconds: how often `should_stop` is asked.
         grace_seconds: how long the child may take to end after SIGTERM, before SIGKILL.
+        holds: file descriptors that stay open until everything below the child has ended, leases among them.
 
     Raises:
-        ChildError: the child ended with another status than 0, or was stopped; it holds the last lines.
+        StoppedError: `should_stop` gave a reason.
+        ChildError: the child ended with another status than 0; it holds the last lines.
     """
     tail: deque[str] = deque(maxlen=TAIL)
     mark = uuid4().hex
@@ -113,16 +117,19 @@ def run_child(
         errors="replace",
         bufsize=1,
         env=variables,
+        pass_fds=holds,
     )
+    watch = _Watch(should_stop, poll_seconds, process.terminate)
     try:
-        stopped = _pump(process, tail, on_event, on_line, log, should_stop, poll_seconds, lambda: _sweep(mark, grace_seconds))
+        _pump(process, tail, on_event, on_line, log, lambda: _sweep(mark, grace_seconds))
         returncode = process.wait()
     finally:
+        watch.end()
         _end(process, grace_seconds)
         if process.returncode < 0:
             _sweep(mark, grace_seconds)
-    if stopped:
-        raise ChildError(f"{_name(command)} was stopped: {stopped}.", returncode, tail)
+    if watch.reason:
+        raise StoppedError(f"{_name(command)} was stopped: {watch.reason}.", returncode, tail)
     if returncode:
         raise ChildError(f"{_name(command)} ended with status {returncode}. Its last lines:", returncode, tail)
 
@@ -163,17 +170,36 @@ def _variables(more: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **more}
 
 
+class _Watch:
+    """Asks now and then, beside the pump, whether to stop: an answer that takes long holds up no line."""
+
+    def __init__(self, should_stop: Callable[[], str], seconds: float, stop: Callable[[], None]) -> None:
+        self.reason = ""
+        self._should_stop, self._seconds, self._stop = should_stop, seconds, stop
+        self._over = threading.Event()
+        # The question may concern the flow run, which the context of this thread knows.
+        threading.Thread(target=contextvars.copy_context().run, args=(self._ask,), daemon=True).start()
+
+    def _ask(self) -> None:
+        while not self._over.wait(self._seconds):
+            if (reason := self._should_stop()) and not self._over.is_set():
+                self.reason = reason
+                self._stop()
+                return
+
+    def end(self) -> None:
+        self._over.set()
+
+
 def _pump(
     process: "subprocess.Popen[str]",
     tail: deque[str],
     on_event: Callable[[Event], None],
     on_line: Callable[[str], None],
     log: Path | None,
-    should_stop: Callable[[], str],
-    poll_seconds: float,
     sweep: Callable[[], None],
-) -> str:
-    """Hand on every line until the output ends; the reason where the child was stopped.
+) -> None:
+    """Hand on every line until the output ends.
 
     Whatever the child started may hold the output open, so that a shim that was killed is swept up after at once.
     """
@@ -183,25 +209,18 @@ def _pump(
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
     file: IO[str] | None = log.open("a", encoding="utf-8") if log else None
-    polled = time.monotonic()
-    stopped = ""
     try:
         while True:
             try:
-                line = lines.get(timeout=min(1.0, poll_seconds))
+                line = lines.get(timeout=1.0)
             except queue.Empty:
                 line = ""
             if line is None:
-                return stopped
+                return
             if line:
                 _hand_on(line.rstrip("\n"), tail, on_event, on_line, file)
             if (process.poll() or 0) < 0:
                 sweep()
-            if not stopped and time.monotonic() - polled >= poll_seconds:
-                polled = time.monotonic()
-                stopped = should_stop()
-                if stopped:
-                    process.terminate()
     finally:
         if file:
             file.close()

@@ -1,20 +1,20 @@
 """What all stages' steps share: a step is a Prefect task with a content cache key, a child run in MLflow and a reason."""
 
 import logging
+import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from inspect import signature
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, get_type_hints
 
-from prefect import get_client, task
+from prefect import task
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.context import get_run_context
-from prefect.exceptions import MissingContextError
 from prefect.states import Completed
 
 from blocks.hub import ModelHub
@@ -22,7 +22,9 @@ from blocks.store import ArtifactStore
 from blocks.tracking import MlflowTracking
 from tasks.caching import Outcome, run_cached
 from tasks.contracts import HardwarePlan, RunContext, Value
+from tasks.devices import leased, visible_devices, watched
 from tasks.errors import ServiceError
+from tasks.orchestration.steps import announce, gpu_slots, stop_reason
 from tasks.process import Event, child_environment, python_module, run_child
 from tasks.progress import Reporter
 from tasks.storage import Store
@@ -30,6 +32,7 @@ from tasks.tracking import Tracker
 
 log = logging.getLogger("tuneflow")
 P = ParamSpec("P")
+_SAY_SECONDS = 30.0  # between two announcements of a training's steps
 V = TypeVar("V", bound=Value)
 B = TypeVar("B", bound=Block)
 
@@ -55,6 +58,7 @@ class StepContext:
         self.afterwards: list[Callable[[], None]] = []
         self._points: list[tuple[int, dict[str, float]]] = []
         self._sent = time.monotonic()
+        self._said = -_SAY_SECONDS
 
     @property
     def workspace(self) -> Path:
@@ -64,7 +68,7 @@ class StepContext:
     @property
     def log_file(self) -> Path:
         """Where the output of this step's child process goes."""
-        return self.workspace / "runs" / self.run.name / "logs" / f"{self.step}.log"
+        return self.run.folder / "logs" / f"{self.step}.log"
 
     def local(self, uri: str) -> Path:
         """A local path with the content of `uri`."""
@@ -78,11 +82,33 @@ class StepContext:
         """
         path = self.folder / "job.json"
         path.write_text(job.model_dump_json(), encoding="utf-8")
-        run_child(
-            python_module(module, str(path)), on_event=self.on_event, on_line=self.on_line, should_stop=stop_reason,
-            log=self.log_file, environment=child_environment(plan.accelerator, plan.threads, self.run.run_id),
-        )  # fmt: skip
+        with self.held(plan.accelerator, 1) as holds:
+            run_child(
+                python_module(module, str(path)), on_event=self.on_event, on_line=self.on_line, should_stop=stop_reason,
+                log=self.log_file, environment=child_environment(plan.accelerator, plan.threads, self.run.run_id), holds=holds,
+            )  # fmt: skip
         path.unlink()
+
+    @contextmanager
+    def held(self, accelerator: str, count: int) -> Iterator[tuple[int, ...]]:
+        """Hold `count` devices, for nobody else to compute on: a slot for each, and the lease on the device itself.
+
+        Yields the file descriptors of the leases, for the child that computes.
+        """
+        names = visible_devices(accelerator)[:count]
+        with (
+            gpu_slots(len(names)),
+            leased(names, waiting=lambda why: log.warning("%s: %s", self.step, why), should_stop=stop_reason) as holds,
+            watched(names, _idle_minutes(), self._say_idle),
+        ):
+            if names:
+                log.info("%s: holds %s", self.step, ", ".join(names))
+            yield holds
+
+    def _say_idle(self, minutes: float) -> None:
+        text = f"{self.step} of {self.run.name} has held its device for {minutes:.0f} minutes without computing on it"
+        log.warning("%s", text)
+        announce("device.idle", self.run.name, text, step=self.step, minutes=minutes)
 
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
         """Log flat parameters to this step's run."""
@@ -99,21 +125,41 @@ class StepContext:
         kind = event.get("kind")
         if kind == "progress":
             self.reporter.update(int(event["done"]), int(event["total"]))
+            self._say_step(int(event["done"]), int(event["total"]))
         elif kind == "metrics":
             numbers = {key: float(value) for key, value in event.items() if key not in ("kind", "step")}
             self._points.append((int(event["step"]), numbers))
             if time.monotonic() - self._sent > 5:
                 self.send_metrics()
-        elif kind == "started" and event.get("resumed_from"):
-            log.info("%s: goes on from its checkpoint at step %s", self.step, event["resumed_from"])
+        elif kind == "started":
+            if event.get("resumed_from"):
+                log.info("%s: goes on from its checkpoint at step %s", self.step, event["resumed_from"])
+            self._say_step(int(event.get("resumed_from", 0)), int(event["total"]))
         elif kind == "log":
             log.warning("%s: %s", self.step, event["text"])
+
+    def _say_step(self, done: int, total: int) -> None:
+        """Announce a step of training now and then: an automation notices where no more come."""
+        if self.step != "train" or time.monotonic() - self._said < _SAY_SECONDS:
+            return
+        self._said = time.monotonic()
+        self._announce("step", f"step {done} of {total}", done=done, total=total)
+
+    def _announce(self, what: str, text: str, **payload: object) -> None:
+        announce(f"training.{what}", self.run.name, text, **payload)
 
     def send_metrics(self) -> None:
         """Send the metrics gathered so far."""
         points, self._points, self._sent = self._points, [], time.monotonic()
         if points and self.run_id:
             self.tracker.log_metrics(self.run_id, points)
+
+    def close(self) -> None:
+        """Hand on what is left to say."""
+        self.reporter.close()
+        if self._said > 0:
+            self._announce("ended", "training ended")
+        self.send_metrics()
 
     def on_line(self, line: str) -> None:
         """A line of a child's log: it belongs in the run's log, not on the screen."""
@@ -173,18 +219,16 @@ def perform(
     def compute(folder: Path, uri: str, key: str) -> V:
         context = StepContext(run, name, folder, uri, key)
         context.afterwards = afterwards
-        context.run_id = tracker.open(name, {"tuneflow.step": name, "tuneflow.key": key}) if run.run_id else ""
-        log.info("%s: started", name)
+        context.run_id = tracker.open(run.title(name), {"tuneflow.step": name, "tuneflow.key": key}) if run.run_id else ""
+        log.info("%s: started", run.title(name))
         try:
             value = function(context, **arguments)  # type: ignore[call-arg, arg-type]
         except BaseException:
-            context.reporter.close()
-            context.send_metrics()
+            context.close()
             if context.run_id:
                 tracker.close(context.run_id, "FAILED")
             raise
-        context.reporter.close()
-        context.send_metrics()
+        context.close()
         if context.run_id:
             tracker.log_text(context.run_id, value.model_dump_json(indent=1), "value.json")
             tracker.close(context.run_id)
@@ -192,7 +236,7 @@ def perform(
 
     outcome = run_cached(
         store_of(run), name, version, {**arguments, "environment": environment()}, value_type, compute,
-        records=Path(run.workspace) / "runs" / run.name / "steps", waiting=lambda why: log.warning("%s: %s", name, why),
+        records=run.folder / "steps", waiting=lambda why: log.warning("%s: %s", name, why),
     )  # fmt: skip
     for call in afterwards:
         call()
@@ -201,20 +245,18 @@ def perform(
 
 
 def _tell(tracker: Tracker, run: RunContext, outcome: Outcome[V]) -> None:
-    record = outcome.record
+    record, title = outcome.record, run.title(outcome.record.step)
     if record.cached:
-        log.info("%s: cached (%s)", record.step, record.reason)
+        log.info("%s: cached (%s)", title, record.reason)
     else:
-        log.info("%s: done in %.1f s (ran because: %s)", record.step, record.seconds, record.reason)
+        log.info("%s: done in %.1f s (ran because: %s)", title, record.seconds, record.reason)
     if not run.run_id:
         return
     if record.cached:
-        run_id = tracker.open(
-            record.step, {"tuneflow.step": record.step, "tuneflow.key": record.key, "tuneflow.cached": "true"}
-        )
+        run_id = tracker.open(title, {"tuneflow.step": record.step, "tuneflow.key": record.key, "tuneflow.cached": "true"})
         tracker.close(run_id)
-    tracker.log_parameters(run.run_id, {f"{record.step}.cached": record.cached})
-    tracker.log_metrics(run.run_id, [(0, {f"{record.step}.seconds": record.seconds})])
+    tracker.log_parameters(run.run_id, {f"{title}.cached": record.cached})
+    tracker.log_metrics(run.run_id, [(0, {f"{title}.seconds": record.seconds})])
 
 
 @lru_cache(maxsize=8)
@@ -274,20 +316,5 @@ def _load(kind: type[B], name: str, field: str) -> B:
     return block
 
 
-def stop_reason() -> str:
-    """Why heavy work must stop: the state of this flow run where it is over or being cancelled, else ""."""
-    try:
-        context = get_run_context()
-    except MissingContextError:
-        return ""
-    flow_run_id = getattr(getattr(context, "task_run", None), "flow_run_id", None)
-    if flow_run_id is None:
-        return ""
-    try:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(flow_run_id).state
-    except Exception as error:  # a server that is away for a moment ends no training
-        log.warning("the state of the flow run could not be read: %s", error)
-        return ""
-    over = state is not None and (state.is_cancelling() or state.is_cancelled() or state.is_crashed())
-    return f"its flow run is {state.name}" if over and state is not None else ""
+def _idle_minutes() -> float:
+    return float(os.environ.get("TUNEFLOW_IDLE_MINUTES", "15"))

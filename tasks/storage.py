@@ -161,6 +161,21 @@ class Store:
             return None
         return loaded if isinstance(loaded, dict) else None
 
+    def write(self, key: str, text: str) -> None:
+        """Write one small text, whole or not at all."""
+        if self.is_local:
+            write_text(Path(self.root) / key, text.replace(self.root + "/", _STORE))
+        else:
+            self.filesystem.pipe_file(f"{self._base}/{key}", text.replace(self.root + "/", _STORE).encode())
+
+    def read(self, key: str) -> str | None:
+        """A small text that was written, or None where there is none."""
+        try:
+            text: str = self.filesystem.cat_file(f"{self._base}/{key}").decode()
+        except FileNotFoundError:
+            return None
+        return text.replace(_STORE, self.root + "/")
+
     def damage(self, key: str, manifest: Mapping[str, Any]) -> str:
         """What is wrong with the files of the entry `key`; "" where each exists with its hash."""
         for entry in manifest["files"]:
@@ -171,6 +186,14 @@ class Store:
             if self._sha256(address) != record.sha256:
                 return f"{record.path} is not what its manifest says"
         return ""
+
+    def damage_at(self, uri: str) -> str:
+        """What is wrong with the cache entry that an address lies in; "" where nothing is, or it lies in none."""
+        if not uri.startswith(f"{self.root}/cache/"):
+            return ""
+        key = "/".join(uri[len(self.root) + 1 :].split("/")[:3])
+        manifest = self.manifest(key)
+        return self.damage(key, manifest) if manifest else f"{key} has no manifest"
 
     def probe(self) -> None:
         """Write, read and delete one small file.

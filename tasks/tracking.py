@@ -43,6 +43,10 @@ class Tracker:
         """End a run: FINISHED, FAILED or KILLED."""
         self.client.set_terminated(run_id, status)
 
+    def reopen(self, run_id: str) -> None:
+        """Let a run that was broken off go on."""
+        self.client.update_run(run_id, status="RUNNING")
+
     def close_interrupted(self) -> int:
         """End runs that no process goes on with, those still RUNNING when the same request starts anew; how many requests."""
         from mlflow.entities import ViewType

@@ -190,6 +190,8 @@ def leaves(prefix: str) -> Iterator[str]:
         ("training", "training"),
         ("training", "method"),
         ("training", "resources"),
+        ("search", "search"),
+        ("release", "release"),
         ("data", "data.cleaning"),
         ("data", "data.splitting"),
         ("data", "data.validation"),

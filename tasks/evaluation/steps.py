@@ -3,6 +3,7 @@
 import time
 
 from tasks.contracts import EvaluationReport, TokenizedDataset, TrainedModel
+from tasks.errors import RequestError
 from tasks.evaluation import verdict
 from tasks.evaluation.items import ITEMS_FILE
 from tasks.evaluation.job import EvaluationJob
@@ -34,3 +35,13 @@ def evaluate_model(
         name = f"{score.benchmark}.{score.metric}.{score.model}"
         context.log_metrics({name: score.value, f"{name}.low": score.low, f"{name}.high": score.high})
     return report
+
+
+def demand_possible(spec: EvaluationSpec, task: str, max_positions: int) -> None:
+    """Refuse questions that these data or this model do not allow.
+
+    Raises:
+        RequestError: naming each.
+    """
+    if problems := verdict.check(spec, task=task, max_positions=max_positions):
+        raise RequestError(" ".join(problems))

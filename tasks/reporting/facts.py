@@ -261,6 +261,7 @@ def _training_reasons(result: FinetuneResult) -> list[str]:
         kept,
         f"{wording.name(model.method)}: {learned}",
         *([f"resumed: training went on from its checkpoint at step {model.resumed_from}"] if model.resumed_from else []),
+        *(f"{wording.name(each.failure)}, step {each.step}: {each.action}; {each.reason}" for each in model.recoveries),
     ]
 
 
@@ -345,7 +346,7 @@ def environment() -> dict[str, str]:
 
 def settings(result: FinetuneResult) -> list[tuple[str, str]]:
     """Every setting of the training, plan and seed included."""
-    plan = result.plan
+    plan = result.model.plan  # a failure that was got over may have changed what was planned
     chosen = {
         "seed": result.model.seed,
         "plan.zero_stage": plan.zero_stage,

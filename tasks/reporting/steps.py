@@ -6,15 +6,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import Pause
+from pydantic import BaseModel
 
 from tasks.caching import flatten
 from tasks.contracts import (
+    Approval,
     EvaluationReport,
     FinetuneResult,
     HardwarePlan,
@@ -22,45 +25,107 @@ from tasks.contracts import (
     PreparedData,
     ReleaseResult,
     RunContext,
+    SearchResult,
     StepRecord,
     TrainedModel,
+    Value,
     digest_of,
 )
 from tasks.errors import RequestError
+from tasks.orchestration.steps import belongs_to, own_flow_run
+from tasks.records import keep, known, recall
 from tasks.reporting import report
+from tasks.reporting.stages import shown
 from tasks.steps import store_of, tracker_of
 from tasks.storage import write_text
 from tasks.workspace import prepare_workspace, workspace_folder
 
+V = TypeVar("V", bound=Value)
 log = logging.getLogger("tuneflow")
 _QUARANTINE_EXAMPLES = 20
+_PATIENCE_SECONDS = 1.0
 
 
 @contextmanager
-def opened_run(name: str, request: Mapping[str, Any], store: str, tracking: str, hub: str) -> Iterator[RunContext]:
+def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: str) -> Iterator[RunContext]:
     """A run of a request: its parent run in MLflow ends as FAILED where an exception leaves."""
     if log.level == logging.NOTSET:
         log.setLevel(logging.DEBUG)  # under a worker nothing else lets the story into the run's log
     workspace = workspace_folder()
     prepare_workspace(workspace)
-    run = RunContext(name=name, workspace=str(workspace), store=store, tracking=tracking, hub=hub, started=time.time())
+    flow_run = own_flow_run()
+    run = RunContext(
+        name=name, workspace=str(workspace), store=store, tracking=tracking, hub=hub, started=time.time(),
+        flow_run_id=str(flow_run.id) if flow_run else "",
+    )  # fmt: skip
     with _only_one(run):
-        yield from _tracked(run, request)
+        yield from _tracked(run, request.model_dump(mode="json"))
+
+
+@contextmanager
+def opened_stage(
+    name: str, request: BaseModel, store: str, tracking: str | None = None, hub: str | None = None
+) -> Iterator[RunContext]:
+    """A run for one of its stages: the run under way that this flow run is a part of, else one opened for the stage alone.
+
+    Args:
+        name: of the run.
+        request: of the stage.
+        store: name of the store block in which the run's record lies.
+        tracking: name of a tracking block. None: that of the run so far, which must be known.
+        hub: name of a hub block. None: that of the run so far.
+
+    Raises:
+        RequestError: the run is not known, or another process works on it.
+    """
+    workspace = str(workspace_folder())
+    records = store_of(RunContext(name=name, workspace=workspace, store=store))
+    if tracking is None or known(records, name, "context"):
+        so_far = recall(records, name, "context", RunContext).model_copy(update={"workspace": workspace})
+        if belongs_to(so_far.flow_run_id):
+            yield so_far.model_copy(update={"part": True})
+            return
+        tracking, hub = tracking if tracking is not None else so_far.tracking, hub if hub is not None else so_far.hub
+    with opened_run(name, request, store, tracking, hub or "") as run:
+        yield run
+
+
+def keep_value(run: RunContext, kind: str, value: V) -> V:
+    """Keep a stage's value in the run's record, for later stages wherever they run, and show it with the flow run."""
+    keep(store_of(run), run.name, kind, value)
+    if page := shown(value):
+        create_markdown_artifact(page[1], key=f"{kind}-{run.name}", description=page[0])
+    return value
 
 
 def _tracked(run: RunContext, request: Mapping[str, Any]) -> Iterator[RunContext]:
-    name = run.name
     tracker = tracker_of(run)
-    if interrupted := tracker.close_interrupted():
-        log.info("%d earlier run(s) of %s had been interrupted; what they finished is used", interrupted, name)
-    run_id = tracker.open(name, {"tuneflow.request_sha256": digest_of(request)})
-    tracker.log_parameters(run_id, flatten(request))
+    if going_on := _open_before(run):
+        tracker.reopen(going_on)
+        opened = run.model_copy(update={"run_id": going_on})
+    else:
+        if interrupted := tracker.close_interrupted():
+            log.info("%d earlier run(s) of %s had been interrupted; what they finished is used", interrupted, run.name)
+        opened = run.model_copy(update={"run_id": tracker.open(run.name, {"tuneflow.request_sha256": digest_of(request)})})
+        tracker.log_parameters(opened.run_id, flatten(request))
+    keep_value(opened, "context", opened)
     try:
-        yield run.model_copy(update={"run_id": run_id})
+        yield opened
+    except Pause:
+        raise  # suspended: the same flow run goes on later
     except BaseException:
-        tracker.close(run_id, "FAILED")
+        tracker.close(opened.run_id, "FAILED")
         raise
-    tracker.close(run_id)
+    tracker.close(opened.run_id)
+
+
+def _open_before(run: RunContext) -> str:
+    """The MLflow run that an earlier start of the same flow run opened, before it was suspended or crashed."""
+    store = store_of(run)
+    if not run.flow_run_id or not known(store, run.name, "context"):
+        return ""
+    before = recall(store, run.name, "context", RunContext)
+    return before.run_id if before.flow_run_id == run.flow_run_id and before.tracking == run.tracking else ""
 
 
 @contextmanager
@@ -70,19 +135,31 @@ def _only_one(run: RunContext) -> Iterator[None]:
     Raises:
         RequestError: another process holds it.
     """
-    path = Path(run.workspace) / "runs" / run.name / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
+    lock = _name_lock(Path(run.workspace) / "runs" / run.name / ".lock")
+    if lock is None:
         raise RequestError(
             f"Another run of {run.name!r} is under way in {run.workspace}. Wait for its end, or choose another name."
-        ) from error
+        )
     try:
         yield
     finally:
         lock.release()
+
+
+def _name_lock(path: Path) -> BaseFileLock | None:
+    """The lock, taken; None where somebody else keeps it. Maintenance may hold it, or remove its folder, for a moment."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except (Timeout, FileNotFoundError):
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.05)
+            continue
+        return lock
 
 
 @task(name="write_report", task_run_name="report {run.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -95,14 +172,16 @@ def write_report(
     plan: HardwarePlan,
     model: TrainedModel,
     evaluation: EvaluationReport,
+    approval: Approval | None,
     release: ReleaseResult | None,
+    search: SearchResult | None = None,
 ) -> FinetuneResult:
     """Put the run together: the result, its page, its artifact in Prefect and in MLflow."""
     folder = Path(run.workspace) / "runs" / run.name
     result = FinetuneResult(
         name=run.name, status="released" if release else "rejected", request_sha256=digest_of(request), data=data, base=base,
-        plan=plan, model=model, evaluation=evaluation, release=release,
-        rejected_reasons=() if release else evaluation.verdict.reasons, steps=steps_of(run),
+        search=search, plan=plan, model=model, evaluation=evaluation, approval=approval, release=release,
+        rejected_reasons=() if release else _why_not(evaluation, approval), steps=steps_of(run),
         report_uri=str(folder / "report.html"), run_id=run.run_id, seconds=time.time() - run.started,
     )  # fmt: skip
     store = store_of(run)
@@ -115,6 +194,13 @@ def write_report(
     create_markdown_artifact(report.markdown(result), key=f"report-{run.name}", description=report.headline(result))
     _track(run, result, page)
     return result
+
+
+def _why_not(evaluation: EvaluationReport, approval: Approval | None) -> tuple[str, ...]:
+    if not evaluation.verdict.passed or approval is None:
+        return evaluation.verdict.reasons
+    said = f": {approval.comment}" if approval.comment else "."
+    return (f"{approval.by or 'Nobody'} did not approve the release{said}", *evaluation.verdict.reasons)
 
 
 def steps_of(run: RunContext) -> tuple[StepRecord, ...]:

@@ -46,6 +46,11 @@ def newest(root: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
     return None, tuple(refused)
 
 
+def newest_step(root: Path) -> int:
+    """The step of the newest checkpoint that was finished, without a look at its hashes; 0: there is none."""
+    return max((int(path.parent.name.removeprefix("step-")) for path in root.glob(f"step-*/{_COMPLETE}")), default=0)
+
+
 def prune(root: Path, keep: int) -> None:
     """Remove all but the newest `keep` whole checkpoints, and whatever older ones are not whole."""
     whole = [folder for folder in sorted(root.glob("step-*"), reverse=True) if (folder / _COMPLETE).exists()]

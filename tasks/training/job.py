@@ -18,6 +18,7 @@ class TrainingJob(Value):
     method: Method = Field(discriminator=None)
     spec: TrainingSpec
     plan: HardwarePlan
+    rate_factor: float = Field(default=1.0, gt=0, le=1)  # of the learning rate; below 1 once the loss was not finite
     seed: int
     pad_token_id: int
     checkpoints: Path

@@ -1,14 +1,18 @@
-"""Starts a training under torchrun and turns what it prints and leaves into a result."""
+"""One attempt at a training: starts it under torchrun and turns what it prints and leaves into a result."""
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import ChildError, TrainingError
+from tasks.errors import AttemptError, ChildError, StoppedError
 from tasks.process import Event, child_environment, python_module, run_child
+from tasks.training.failures import Evidence, judge, memory_kills
 from tasks.training.job import TrainingJob
+
+_LAST_LINES = 40
 
 
 def launch(
@@ -19,6 +23,7 @@ def launch(
     should_stop: Callable[[], str] = lambda: "",
     log: Path | None = None,
     tag: str = "",
+    holds: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Train `job` in child processes, one a device; what `result.json` says.
 
@@ -29,38 +34,59 @@ def launch(
         should_stop: asked now and then; a sentence stops the training after a checkpoint.
         log: file that gets every line.
         tag: names the processes in their environment, as TUNEFLOW_RUN.
+        holds: file descriptors that stay open until the last process has ended.
 
     Raises:
-        TrainingError: the training cannot go on, for the reason it gave.
-        ChildError: a process ended badly; its last lines are in the message.
+        AttemptError: the attempt ended badly; the error holds the class of the failure and the last lines.
+        StoppedError: it was stopped because `should_stop` said so.
     """
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     job.out.mkdir(parents=True, exist_ok=True)
     path = job.checkpoints / "job.json"
     path.write_text(job.model_dump_json(indent=1), encoding="utf-8")
-    failures: list[Event] = []
+    seen: list[Event] = []
 
     def sort_event(event: Event) -> None:
-        (failures.append if event["kind"] == "failed" else on_event)(event)
+        (seen.append if event["kind"] in ("failed", "stopped") else on_event)(event)
 
+    before = memory_kills()
+    shutil.rmtree(_output(job), ignore_errors=True)
     try:
         run_child(
             command(job, path), on_event=sort_event, on_line=on_line, should_stop=should_stop, log=log,
-            environment=environment(job, tag),
+            environment=environment(job, tag), holds=holds,
         )  # fmt: skip
-    except ChildError as error:
-        if failures:
-            raise TrainingError(failures[0]["text"]) from error
+    except StoppedError:
         raise
+    except ChildError as error:
+        raise _judged(error, seen, memory_kills() != before) from error
+    finally:
+        shutil.rmtree(_output(job), ignore_errors=True)
     result: dict[str, Any] = json.loads((job.out / "result.json").read_text(encoding="utf-8"))
     return result
+
+
+def _judged(error: ChildError, seen: list[Event], kills: bool) -> AttemptError:
+    failed = tuple(event for event in seen if event["kind"] == "failed")
+    stopped = any(event["kind"] == "stopped" for event in seen)
+    failure, found = judge(Evidence(error.returncode, error.tail, failed, stopped, kills))
+    if any(found == event["text"] for event in failed if event["ours"]):
+        return AttemptError(found, failure)  # it says all that is to be said
+    of_ranks = [line for line in error.tail if line.startswith("[rank ")]
+    return AttemptError(found, failure, (of_ranks or error.tail)[-_LAST_LINES:])
+
+
+def _output(job: TrainingJob) -> Path:
+    """Where torchrun keeps what the ranks print until it has passed it on."""
+    return job.checkpoints / "output"
 
 
 def command(job: TrainingJob, path: Path) -> list[str]:
     """The torchrun command. A rendezvous of its own, so that trainings on one machine do not meet."""
     return python_module(
         "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={job.plan.devices}", "--rdzv-backend=c10d",
-        "--rdzv-endpoint=localhost:0", "--max-restarts=0", "-m", "tasks.training.worker", str(path),
+        "--rdzv-endpoint=localhost:0", "--max-restarts=0", "--tee=3", f"--log-dir={_output(job)}", "-m",
+        "tasks.training.worker", str(path),
     )  # fmt: skip
 
 
@@ -69,6 +95,7 @@ def environment(job: TrainingJob, tag: str) -> dict[str, str]:
     variables = {
         **child_environment(job.plan.accelerator, job.plan.threads, tag),
         "TORCH_EXTENSIONS_DIR": str(job.checkpoints / "extensions"),  # its own: a stale lock elsewhere would hang the start
+        "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": "[rank ${rank}] ",
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # or a restart reads the addresses of the attempt before
     }
     if job.plan.backend == "gloo" and "GLOO_SOCKET_IFNAME" not in os.environ:

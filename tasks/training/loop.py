@@ -4,6 +4,7 @@ What makes a resumed run end with the same weights: the batch, the learning rate
 functions of (seed, step), and optimizer state and weights come back bit by bit from the checkpoint.
 """
 
+import json
 import math
 import shutil
 import signal
@@ -25,6 +26,8 @@ from tasks.training.job import TrainingJob
 from tasks.training.losses import summed_cross_entropy
 
 Point = dict[str, float]
+BEST = "best.json"  # beside the best weights: their step and validation loss
+_SILENCE_SECONDS = 20.0  # no longer than that without a word, so that a training that stalls can be told from a slow one
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Loop:
         self.job, self.engine, self.train, self.validation = job, deepspeed_engine, train, validation
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.total = schedule.total_steps(job.spec, len(train))
-        self.peak, _ = schedule.learning_rate(job.spec, job.method.adapter)
+        self.peak, _ = schedule.learning_rate(job.spec, job.method.adapter, job.rate_factor)
         advanced = job.spec.advanced
         self.validate_every = schedule.interval(advanced.validate_steps, self.total, 10)
         self.checkpoint_every = schedule.interval(advanced.checkpoint_steps, self.total, 20)
@@ -61,7 +64,7 @@ class Loop:
         self.progress = Progress()
         self.batches: dict[int, Batches] = {}
         self.asked_to_stop = False
-        self.started = time.monotonic()
+        self.started = self.spoke = time.monotonic()
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def run(self) -> Progress:
@@ -71,19 +74,23 @@ class Loop:
             self.progress.step += 1
             step, last = self.progress.step, self.progress.step == self.total
             if not math.isfinite(loss):
-                raise TrainingError(
-                    f"The training loss is {loss} at step {step} of {self.total}. The learning rate {self.peak:g} is probably "
-                    f"too high: set training.learning_rate to a third of it."
-                )
+                self._discard_checkpoint(step - 1)
+                raise self._not_finite(f"The training loss is {loss}")
             if step % self.report_every == 0 or last or step == 1:
                 self._report(loss)
             if step % self.validate_every == 0 or last:
                 self._validate()
             if self._must_stop():
                 self._save_checkpoint()
+                if self.rank == 0:
+                    emit("stopped", step=step)
                 raise SystemExit(128 + signal.SIGTERM)
             if step % self.checkpoint_every == 0 and not last:
                 self._save_checkpoint()
+        if len(self.validation) and not self.progress.best_step:
+            self._validate()
+            if not self.progress.best_step:
+                raise self._not_finite("No validation loss was finite")
         self.progress.seconds += time.monotonic() - self.started
         return self.progress
 
@@ -92,11 +99,21 @@ class Loop:
         found, refused = checkpoint.newest(self.job.checkpoints)
         for reason in refused if self.rank == 0 else ():
             emit("log", text=f"checkpoint passed over: {reason}")
-        if found is None:
-            return 0
-        self.engine.load_checkpoint(str(found.folder), tag="state", load_module_strict=not self.job.method.adapter)
-        self.progress = Progress(**found.state)
-        return found.step
+        if found is not None:
+            self.engine.load_checkpoint(str(found.folder), tag="state", load_module_strict=not self.job.method.adapter)
+            self.progress = Progress(**found.state)
+        self._recall_best()
+        return self.progress.step
+
+    def _recall_best(self) -> None:
+        """Go by the weights kept as the best: they may be of a later step than the checkpoint, or be gone."""
+        if not len(self.validation):
+            return
+        try:
+            best = json.loads((self.job.checkpoints / "best" / BEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            best = {"step": 0, "loss": math.inf}  # killed while the folder was swapped: the next validation writes it
+        self.progress.best_step, self.progress.best_loss = int(best["step"]), float(best["loss"])
 
     def _train_step(self, step: int) -> float:
         """One optimizer step; the mean loss over the supervised tokens of the whole batch, in nats."""
@@ -117,6 +134,7 @@ class Loop:
             self.engine.backward(loss * (plan.accumulation * self.world / learned))
             self.engine.step()
             total += loss.detach().double().cpu()
+            self._speak()
         self.progress.tokens += int(self.train.lengths[indices].sum())
         return float(self._sum(total)) / learned
 
@@ -133,6 +151,11 @@ class Loop:
             self.progress.best_step = self.progress.step
             return
         loss = self._validation_loss()
+        if not math.isfinite(loss):
+            self._check_weights()
+            if self.rank == 0:
+                emit("log", text=f"the validation loss is {loss} at step {self.progress.step}: not taken as the best")
+            return
         self.progress.history.append({"step": self.progress.step, "validation_loss": loss})
         if self.rank == 0:
             emit("metrics", step=self.progress.step, validation_loss=loss)
@@ -152,21 +175,48 @@ class Loop:
                 part = mine[number * size : (number + 1) * size]
                 loss = self._loss(self.validation, part if len(part) else [0])
                 total += loss.double().cpu() * (1.0 if len(part) else 0.0)
+                self._speak()
         self.engine.train()
         return float(self._sum(total)) / max(1, self.validation.learned(range(len(lengths))))
 
     def save_model(self, folder: Path) -> None:
-        """Write the model that learns, whole, and swap it in."""
+        """Write the model that learns, whole, and swap it in; never one with weights that are not finite."""
+        self._check_weights()
         with engine.whole_parameters(self.engine, self.job.plan):
             if self.rank == 0:
                 fresh = folder.with_name(folder.name + ".new")
                 shutil.rmtree(fresh, ignore_errors=True)
                 self.job.method.save(self.engine.module, fresh)
+                best = {"step": self.progress.best_step, "loss": self.progress.best_loss}
+                (fresh / BEST).write_text(json.dumps(best), encoding="utf-8")
                 shutil.rmtree(folder, ignore_errors=True)
                 fresh.rename(folder)
         dist.barrier()
 
+    def _discard_checkpoint(self, step: int) -> None:
+        """Remove the checkpoint of `step`, if there is one: its weights are finite, but what they compute is not."""
+        folder = checkpoint.folder_of(self.job.checkpoints, step)
+        if self.rank == 0 and folder.exists():
+            shutil.rmtree(folder)
+            emit("log", text=f"the checkpoint of step {step} is removed: the loss of its weights is not finite")
+
+    def _check_weights(self) -> None:
+        """Raise TrainingError on every rank where a weight that learns is not finite on any."""
+        learned = (parameter for parameter in self.engine.module.parameters() if parameter.requires_grad)
+        parts = [getattr(parameter, "ds_tensor", parameter).detach() for parameter in learned]  # under ZeRO 3: this rank's
+        # The largest magnitude needs no copy of the weights; one that is not a number, or infinite, makes it so too.
+        largest = torch.stack([torch.linalg.vector_norm(part, math.inf).float() for part in parts if part.numel()])
+        if self._sum((~torch.isfinite(largest)).sum().double().cpu().reshape(1)) > 0:
+            raise self._not_finite("A weight is not finite")
+
+    def _not_finite(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what} at step {self.progress.step} of {self.total}, with a learning rate of up to {self.peak:g}",
+            "loss_not_finite",
+        )
+
     def _save_checkpoint(self) -> None:
+        self._check_weights()
         step = self.progress.step
         folder = checkpoint.folder_of(self.job.checkpoints, step)
         if self.rank == 0:
@@ -188,8 +238,14 @@ class Loop:
         point = {"step": step, "tokens": self.progress.tokens, "loss": loss, "learning_rate": rate, "seconds": seconds}
         self.progress.history.append(point)
         if self.rank == 0:
-            emit("progress", done=step, total=self.total)
+            self._speak(0.0)
             emit("metrics", step=step, loss=loss, learning_rate=rate, tokens_per_second=self.progress.tokens / seconds)
+
+    def _speak(self, silence: float = _SILENCE_SECONDS) -> None:
+        """Say how far it is, unless that was said less than `silence` seconds ago."""
+        if self.rank == 0 and time.monotonic() - self.spoke >= silence:
+            self.spoke = time.monotonic()
+            emit("progress", done=self.progress.step, total=self.total)
 
     def _must_stop(self) -> bool:
         """True on every rank as soon as one was asked to stop."""

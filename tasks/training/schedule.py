@@ -18,13 +18,21 @@ def steps_per_epoch(spec: TrainingSpec, sequences: int) -> int:
     return max(1, math.ceil(sequences / spec.batch_size))
 
 
-def learning_rate(spec: TrainingSpec, adapter: bool) -> tuple[float, str]:
-    """The peak rate, and why."""
+def learning_rate(spec: TrainingSpec, adapter: bool, factor: float = 1.0) -> tuple[float, str]:
+    """The peak rate, and why; `factor` is below 1 once the loss was not finite."""
     if spec.learning_rate:
-        return spec.learning_rate, f"learning rate {spec.learning_rate:g}: as asked"
-    if adapter:
-        return 2e-4, "learning rate 2e-4: usual for adapters, whose new weights start at nothing"
-    return 2e-5, "learning rate 2e-5: usual where every pretrained weight moves"
+        rate, why = spec.learning_rate, "as asked"
+    elif adapter:
+        rate, why = 2e-4, "usual for adapters, whose new weights start at nothing"
+    else:
+        rate, why = 2e-5, "usual where every pretrained weight moves"
+    lowered = f", times {factor:g} since the loss was not finite" if factor < 1 else ""
+    return rate * factor, f"learning rate {_short(rate * factor)}: {why}{lowered}"
+
+
+def _short(rate: float) -> str:
+    """2e-05 as 2e-5."""
+    return f"{rate:g}".replace("e-0", "e-")
 
 
 def rate_at(step: int, total: int, peak: float, warmup_share: float, final_share: float) -> float:

@@ -10,9 +10,10 @@ from tasks.basemodel import find_model
 from tasks.caching import flatten
 from tasks.contracts import Forecast, HardwarePlan, ModelRef, RunContext, TokenizedDataset, TrainedModel
 from tasks.models import load_tokenizer, local_folder, weights_digest
-from tasks.steps import StepContext, hub_token, step, stop_reason, tracker_of
+from tasks.orchestration.steps import stop_reason
+from tasks.steps import StepContext, hub_token, step, tracker_of
+from tasks.training.attempts import train
 from tasks.training.job import TrainingJob
-from tasks.training.launch import launch
 from tasks.training.methods import Method
 from tasks.training.spec import TrainingSpec
 
@@ -27,7 +28,7 @@ def train_once(
     data: TokenizedDataset,
     seed: int,
 ) -> TrainedModel:
-    """Train, going on from a checkpoint of the same training where there is one."""
+    """Train, going on from a checkpoint of the same training where there is one, and after what can be got over."""
     checkpoints = context.workspace / "checkpoints" / context.key[:24]
     tokenizer = load_tokenizer(context.local(data.tokenizer_uri), base.trust_remote_code)
     job = TrainingJob(
@@ -36,10 +37,15 @@ def train_once(
         out=context.folder, key=context.key,
     )  # fmt: skip
     context.log_parameters(settings_of(method, spec, plan, seed))
-    result = launch(
-        job, on_event=context.on_event, on_line=context.on_line, should_stop=stop_reason, log=context.log_file,
-        tag=context.run.run_id,
-    )  # fmt: skip
+    with context.held(plan.accelerator, plan.devices) as holds:
+        result, course = train(
+            job, on_event=context.on_event, on_line=context.on_line, should_stop=stop_reason, log_file=context.log_file,
+            on_recovery=lambda course: context.log_metrics({"recoveries": len(course.recoveries)}), tag=context.run.run_id,
+            holds=holds,
+        )  # fmt: skip
+    if course.recoveries:  # those of an earlier run of this training among them
+        context.log_metrics({"recoveries": len(course.recoveries)})
+    plan = course.apply(job).plan
     hours = result["seconds"] / 3600
     price = plan.cost_usd / plan.hours if plan.hours else 0.0
     trained = TrainedModel(
@@ -48,7 +54,7 @@ def train_once(
         settings=settings_of(method, spec, plan, seed), plan=plan, seed=seed, steps=result["steps"], tokens=result["tokens"],
         trainable_parameters=result["trainable_parameters"], best_step=result["best_step"], train_loss=result["train_loss"],
         validation_loss=result["validation_loss"], seconds=result["seconds"], run_id=context.run_id,
-        resumed_from=result["resumed_from"], history_uri=f"{context.uri}/history.jsonl",
+        resumed_from=result["resumed_from"], history_uri=f"{context.uri}/history.jsonl", recoveries=course.recoveries,
         forecast=Forecast(
             predicted_memory_gib=plan.memory_gib, actual_memory_gib=result["peak_gib"], predicted_hours=plan.hours,
             actual_hours=hours, predicted_cost_usd=plan.cost_usd, actual_cost_usd=hours * price,

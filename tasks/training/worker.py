@@ -1,6 +1,7 @@
 """One rank: `torchrun -m tasks.training.worker JOB.json`. It knows no Prefect: it reads a job, writes files, prints events."""
 
 import json
+import os
 import resource
 import shutil
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 from tasks.errors import TuneflowError
 from tasks.process import emit, hush
 from tasks.shim import die_with_parent
+from tasks.training.failures import class_of
 from tasks.training.job import TrainingJob
 
 
@@ -20,9 +22,12 @@ def main(arguments: list[str]) -> int:
     job = TrainingJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
     try:
         train(job)
-    except TuneflowError as error:
-        emit("failed", error=type(error).__name__, text=str(error))
-        return 1
+    except Exception as error:
+        ours, rank = isinstance(error, TuneflowError), int(os.environ.get("RANK", "0"))
+        emit("failed", error=type(error).__name__, text=str(error), failure=class_of(error), rank=rank, ours=ours)
+        if ours:
+            return 1
+        raise
     return 0
 
 
@@ -32,12 +37,12 @@ def train(job: TrainingJob) -> None:
 
     from tasks.training import engine
     from tasks.training.data import read_sequences
-    from tasks.training.loop import Loop
+    from tasks.training.loop import BEST, Loop
     from tasks.training.schedule import learning_rate
 
     engine.start_processes(job.plan)
     model = _model(job)
-    peak, _ = learning_rate(job.spec, job.method.adapter)
+    peak, _ = learning_rate(job.spec, job.method.adapter, job.rate_factor)
     loop = Loop(
         job,
         engine.start(model, engine.configuration(job.plan, job.spec, peak)),
@@ -47,11 +52,13 @@ def train(job: TrainingJob) -> None:
     resumed = loop.resume()
     if loop.rank == 0:
         emit("started", total=loop.total, resumed_from=resumed)
+        emit("progress", done=resumed, total=loop.total)
     progress = loop.run()
     if not len(loop.validation):
         loop.save_model(job.checkpoints / "best")
     if loop.rank == 0:
-        shutil.copytree(job.checkpoints / "best", job.out / "model", dirs_exist_ok=True)
+        best = job.checkpoints / "best"
+        shutil.copytree(best, job.out / "model", dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST))
         trainable = sum(_size(parameter) for parameter in loop.engine.module.parameters() if parameter.requires_grad)
         _write_result(job, progress, resumed, trainable)
     dist.barrier()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contracts import CleanDataset, FinetuneResult, Ledger, Objective, SearchResult, SmokeCheck, Trial
+from tasks.contracts import CleanDataset, FinetuneResult, Ledger, Objective, Recovery, SearchResult, SmokeCheck, Trial
 from tasks.reporting import facts, wording
 from tasks.reporting.report import console_table, headline, markdown, render
 
@@ -179,6 +179,22 @@ def test_set_values_stand_before_defaults(request_dict: dict[str, Any], defaults
     }  # fmt: skip
     assert dict(rest)["training.epochs"] == "2"
     assert not {path for path, _ in asked} & {path for path, _ in rest}
+
+
+def test_each_recovery_is_a_row_and_the_plan_is_the_one_that_was_trained_with(
+    released: FinetuneResult, make: Callable[..., str]
+) -> None:
+    rows = dict(facts.decisions(released))["Training"]
+    found = Recovery(failure="out_of_memory", step=40, action="micro-batch 4 instead of 8", reason="rank 0: no memory <left>")
+    plan = released.plan.model_copy(update={"micro_batch": 4, "accumulation": 2})
+    model = released.model.model_copy(update={"recoveries": (found,), "plan": plan, "resumed_from": 0})
+    result = released.model_copy(update={"model": model})
+    more = [each for each in dict(facts.decisions(result))["Training"] if each not in rows]
+    assert more == [facts.Reason("Out of memory, step 40", "micro-batch 4 instead of 8; rank 0: no memory <left>")]
+    assert dict(facts.settings(result))["plan.micro_batch"] == "4"
+    page = make(result)
+    assert "rank 0: no memory &lt;left&gt;" in page
+    assert "the start, once more" in page
 
 
 def test_a_history_may_be_empty(released: FinetuneResult, make: Callable[..., str]) -> None:

@@ -1,3 +1,5 @@
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,24 @@ def cpu_plan(**changes: Any) -> HardwarePlan:
     return HardwarePlan(**{**defaults, **changes})
 
 
+def build_job(
+    base: ModelRef,
+    sequences: Path,
+    folder: Path,
+    method: Any = None,
+    plan: HardwarePlan | None = None,
+    seed: int = 1,
+    **spec: Any,
+) -> TrainingJob:
+    """A tiny training whose files are in `folder`."""
+    return TrainingJob(
+        base=base, train_file=sequences / "train.parquet", validation_file=sequences / "validation.parquet",
+        method=method or Full(), spec=TrainingSpec(**{"epochs": 1, "batch_size": 16, "learning_rate": 3e-3, **spec}),
+        plan=plan or cpu_plan(), seed=seed, pad_token_id=0, checkpoints=folder / "checkpoints", out=folder / "out",
+        key=folder.name,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def make_job(tiny_base: ModelRef, sequences_folder: Path, tmp_path: Path) -> MakeJob:
     """Jobs of a tiny training, each in a folder of its own."""
@@ -28,12 +48,31 @@ def make_job(tiny_base: ModelRef, sequences_folder: Path, tmp_path: Path) -> Mak
     def make(
         name: str = "job", method: Any = None, plan: HardwarePlan | None = None, seed: int = 1, **spec: Any
     ) -> TrainingJob:
-        return TrainingJob(
-            base=tiny_base, train_file=sequences_folder / "train.parquet",
-            validation_file=sequences_folder / "validation.parquet", method=method or Full(),
-            spec=TrainingSpec(**{"epochs": 1, "batch_size": 16, "learning_rate": 3e-3, **spec}),
-            plan=plan or cpu_plan(), seed=seed, pad_token_id=0, checkpoints=tmp_path / name / "checkpoints",
-            out=tmp_path / name / "out", key=name,
-        )  # fmt: skip
+        return build_job(tiny_base, sequences_folder, tmp_path / name, method, plan, seed, **spec)
 
     return make
+
+
+def losses(job: TrainingJob) -> list[float]:
+    """The training losses in the history that a job left."""
+    lines = (job.out / "history.jsonl").read_text().splitlines()
+    return [point["loss"] for point in map(json.loads, lines) if "loss" in point]
+
+
+def signal_processes(job: TrainingJob, number: int, launcher: bool = False) -> list[int]:
+    """Send `number` to the ranks of a job, or to torchrun instead; the processes that got it."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            words = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue  # it ended while we looked, or is no process
+        parts = (b"tasks.training.worker", str(job.checkpoints).encode())
+        if (
+            all(part in words for part in parts)
+            and (b"torch.distributed.run" in words) == launcher
+            and b"tasks.shim" not in words
+        ):
+            found.append(int(folder.name))
+            os.kill(int(folder.name), number)
+    return found

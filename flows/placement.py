@@ -1,0 +1,26 @@
+"""Where a stage runs: on its work pool where the run was started from a deployment, else in this process."""
+
+from typing import Any, TypeVar
+
+from prefect import Flow
+
+from flows.stage_requests import StageRequest
+from tasks.contracts import RunContext, Value
+from tasks.orchestration.steps import is_deployed, run_on_pool
+from tasks.records import intact, recall
+from tasks.steps import store_of
+
+V = TypeVar("V", bound=Value)
+
+
+def placed(run: RunContext, stage: Flow[Any, Any], request: StageRequest, kind: str, value_type: type[V]) -> V:
+    """Run a stage of `run` where it belongs; the value that it kept as `kind`."""
+    store = store_of(run)
+    if is_deployed():
+        run_on_pool(
+            f"{stage.name}/{stage.name}", {"request": request.model_dump(mode="json")},
+            whole=lambda: intact(store, recall(store, run.name, kind, value_type)),
+        )  # fmt: skip
+    else:
+        stage(request)
+    return recall(store, run.name, kind, value_type)

@@ -1,0 +1,126 @@
+"""What each stage that can be started alone is told: which run, and the part of a request that concerns it."""
+
+from pydantic import ConfigDict, Field
+
+from flows.request import BaseModelSpec, FinetuneRequest
+from tasks.contracts import Spec
+from tasks.data.spec import DataSpec
+from tasks.evaluation.spec import EvaluationSpec
+from tasks.release.spec import ReleaseSpec
+from tasks.resources.spec import ResourceSpec
+from tasks.search.spec import SearchSpec
+from tasks.search.strategies.random import Random
+from tasks.training.methods import Method
+from tasks.training.methods.lora import Lora
+from tasks.training.spec import TrainingSpec
+
+_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+class StageRequest(Spec):
+    """Which run a stage goes on with, and where its record lies."""
+
+    run: str = Field(
+        pattern=_NAME, title="Run", description="Name of a run whose earlier stages are done, e.g. support-bot.",
+    )  # fmt: skip
+    store: str = Field(default="", title="Store block", description="The run's store block. Empty: the workspace's folder.")
+
+
+class PrepareRequest(Spec):
+    """Load, validate, clean, split and tokenize data for a model."""
+
+    model_config = ConfigDict(title="Prepare data")
+
+    name: str = Field(pattern=_NAME, title="Name", description="Names the run: lower-case letters, digits and dashes.")
+    base_model: BaseModelSpec = Field(title="Base model")
+    data: DataSpec = Field(title="Data")
+    max_length: int = Field(default=1024, ge=8, le=1_048_576, title="Longest sequence", description="Tokens, 8 to 1048576.")
+    tracking: str = Field(default="", title="Tracking block", description="Name of an MLflow block. Empty: the workspace.")
+    store: str = Field(default="", title="Store block", description="Name of a store block. Empty: the workspace's folder.")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, title="Seed", description="Same seed, same result: 0 to 4294967295.")
+
+    def whole(self) -> FinetuneRequest:
+        """The request that this is a part of, for its checks."""
+        part = self.model_dump(exclude={"max_length"})
+        return FinetuneRequest.model_validate({**part, "training": {"max_length": self.max_length}})
+
+
+class TrainRequest(StageRequest):
+    """Train a model on a run's prepared data."""
+
+    model_config = ConfigDict(title="Train a model")
+
+    method: Method = Field(default_factory=Lora, title="Method")
+    training: TrainingSpec = Field(default_factory=TrainingSpec, title="Training")
+    resources: ResourceSpec = Field(default_factory=ResourceSpec, title="Resources")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, title="Seed", description="Same seed, same result: 0 to 4294967295.")
+
+
+class TrialSetting(Spec):
+    """One setting of a trial."""
+
+    path: str = Field(min_length=1, title="Path", description="Below method or training, e.g. training.learning_rate.")
+    value: bool | int | float | str = Field(title="Value")
+
+
+class TrialRequest(TrainRequest):
+    """Train for a few steps with some settings changed, and tell the validation loss."""
+
+    model_config = ConfigDict(title="One trial of a search")
+
+    number: int = Field(default=0, ge=0, le=100_000, title="Number", description="Of the trial, 0 to 100000.")
+    settings: list[TrialSetting] = Field(
+        default_factory=list, title="Settings", description="What differs from method and training."
+    )
+    steps: int = Field(default=50, ge=1, le=10_000_000, title="Steps", description="Optimizer steps, 1 to 10000000.")
+
+
+class SearchRequest(TrainRequest):
+    """Search settings on a run's prepared data."""
+
+    model_config = ConfigDict(title="Search settings")
+
+    search: SearchSpec = Field(default_factory=lambda: SearchSpec(strategy=Random()), title="Search")
+
+
+class AssessRequest(StageRequest):
+    """Examine a run's model."""
+
+    model_config = ConfigDict(title="Assess a model")
+
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, title="Evaluation")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, title="Seed", description="Same seed, same result: 0 to 4294967295.")
+
+
+class ReleaseRequest(StageRequest):
+    """Export and register a run's model, if it passed."""
+
+    model_config = ConfigDict(title="Release a model")
+
+    release: ReleaseSpec = Field(default_factory=ReleaseSpec, title="Release")
+
+
+def preparing(request: FinetuneRequest) -> PrepareRequest:
+    """The part of a whole request that concerns its data."""
+    return PrepareRequest(
+        name=request.name, base_model=request.base_model, data=request.data, max_length=request.training.max_length,
+        tracking=request.tracking, store=request.store, seed=request.seed,
+    )  # fmt: skip
+
+
+def searching(request: FinetuneRequest) -> SearchRequest:
+    """The part that concerns its training, and the search for its settings."""
+    return SearchRequest(
+        run=request.name, store=request.store, method=request.method, training=request.training, resources=request.resources,
+        seed=request.seed, search=request.search,
+    )  # fmt: skip
+
+
+def assessing(request: FinetuneRequest) -> AssessRequest:
+    """The part that concerns the evidence."""
+    return AssessRequest(run=request.name, store=request.store, evaluation=request.evaluation, seed=request.seed)
+
+
+def releasing(request: FinetuneRequest) -> ReleaseRequest:
+    """The part that concerns the release."""
+    return ReleaseRequest(run=request.name, store=request.store, release=request.release)

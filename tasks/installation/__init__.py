@@ -1,0 +1,1 @@
+"""What a Prefect API must hold before runs start: pools, limits, block types, automations, deployments."""
