@@ -421,7 +421,10 @@ def main() -> None:
     wanted += [("SQLite", options.flows)] if options.all else []
     wanted = [(database, flows) for database, flows in wanted if flows and options.only in (None, database)]
     try:
-        rows = [measure_load(database, flows, options.seconds, settings) for database, flows in wanted]
+        rows = []
+        for database, flows in wanted:
+            rows.append(measure_load(database, flows, options.seconds, settings))
+            print(f"{database}, {flows}: {rows[-1]['completed']} completed", file=sys.stderr)
         worker = measure_worker(options.workers, options.seconds, settings) if options.workers else None
     except KeyboardInterrupt:
         sys.exit(130)

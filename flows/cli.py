@@ -72,12 +72,14 @@ def _run(options: argparse.Namespace) -> int:
         _tell("checking the request, the data and the model")
         check_request(request)
         _tell(f"Prefect: {start()}")
+        from prefect import tags
         from prefect.exceptions import CancelledRun
 
         from flows.finetune import finetune
 
         try:
-            result = finetune(request)
+            with tags("tuneflow"):  # the automations of a server look after runs of this tag
+                result = finetune(request)
         except CancelledRun as error:
             raise StageError(f"The run was stopped: {error}. The same command goes on where it stopped.") from error
     from tasks.reporting.report import console_table

@@ -13,7 +13,7 @@ from flows.search_settings import settings_for
 from flows.stage_requests import assessing, preparing, releasing, searching
 from flows.train_model import train_model
 from tasks.contracts import EvaluationReport, FinetuneResult, HardwarePlan, ReleaseResult, TrainedModel
-from tasks.orchestration.steps import refuse_endless_crashes, stoppable
+from tasks.orchestration.steps import stoppable
 from tasks.records import recall
 from tasks.release.steps import ask_approval, demand_askable
 from tasks.reporting.steps import opened_run, write_report
@@ -28,7 +28,6 @@ def finetune(request: FinetuneRequest) -> FinetuneResult:
     Args:
         request: what to make of which data and model; name, model and data are enough.
     """
-    refuse_endless_crashes()
     demand_askable(request.release)
     check_request(request)
     with opened_run(request.name, request, request.store, request.tracking, request.base_model.hub) as run:

@@ -146,7 +146,8 @@ class StepContext:
         self._announce("step", f"step {done} of {total}", done=done, total=total)
 
     def _announce(self, what: str, text: str, **payload: object) -> None:
-        announce(f"training.{what}", self.run.name, text, **payload)
+        name = f"{self.run.name}.{self.run.trial}" if self.run.trial else self.run.name
+        announce(f"training.{what}", name, text, **payload)
 
     def send_metrics(self) -> None:
         """Send the metrics gathered so far."""

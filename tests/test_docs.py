@@ -14,8 +14,12 @@ import yaml
 from flows.cli import _parser
 from flows.environment import _QUIET
 from flows.request import FinetuneRequest
-from tasks.contracts import ModelRef
+from tasks.contracts import ModelRef, Objective, Trial
 from tasks.data.shapes.values import Fit
+from tasks.search.dimensions import Number
+from tasks.search.space import make_space
+from tasks.training.methods.lora import Lora
+from tasks.training.spec import TrainingSpec
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -264,6 +268,17 @@ def test_the_example_of_an_exporter_fits() -> None:
     assert exporter.tolerance(None) == 0.25
     assert callable(exporter.export)
     assert callable(exporter.load)
+
+
+def test_the_example_of_a_strategy_fits() -> None:
+    strategy = example("tasks/search/strategies/narrowing.py").Narrowing()
+    space = make_space([Number(path="training.learning_rate", low=1e-5, high=1e-3, log=True)], Lora(), TrainingSpec())
+    assert strategy.check(space, 1).startswith("search.trials is 1")
+    assert strategy.propose(space, (), 0, seed=0) == space.control
+    first = strategy.propose(space, (), 1, seed=0)
+    assert 1e-5 <= first["training.learning_rate"] < 1e-3
+    best = Trial(number=1, settings=first, objectives=(Objective(name="loss", value=1.0),), status="done", seconds=1)
+    assert strategy.propose(space, (best,), 2, seed=0) != strategy.propose(space, (), 2, seed=0)
 
 
 def test_the_example_of_a_benchmark_fits(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, Worke
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import FlowRunContext, TagsContext, TaskRunContext
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import CancelledRun, ObjectNotFound
@@ -29,8 +29,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 EMBEDDED = "TUNEFLOW_EMBEDDED"  # set where the Prefect server belongs to this command alone
+PART = "tuneflow-part"
 GPU_LIMIT = "gpu"  # the global concurrency limit that counts devices
-CRASHES = 3  # how often a run is taken up again by itself
 _GENERATIONS = 5
 _SLOT_SECONDS = 60.0  # a slot whose holder is gone is free after this long; the least that Prefect takes
 _LONELY_SECONDS = 30.0  # before a missing worker is spoken of
@@ -90,22 +90,11 @@ def belongs_to(flow_run_id: str) -> bool:
     return bool(run and flow_run_id and flow_run_id in map(str, ancestors(run.id)))
 
 
-def refuse_endless_crashes() -> None:
-    """End a run that is taken up again after each crash and crashes each time.
-
-    Raises:
-        StageError: it crashed more than three times.
-    """
-    run = own_flow_run()
-    if run is None or (run.run_count or 0) <= CRASHES:
-        return
-    with get_client(sync_client=True) as client:
-        crashes = sum(state.is_crashed() for state in client.read_flow_run_states(run.id))
-    if crashes > CRASHES:
-        raise StageError(
-            f"This run crashed {crashes} times and is not taken up again. Look at the last lines of its log, mend the cause "
-            f"(memory, disk, the machine), and start a new run with the same request: what is finished is taken from the cache."
-        )
+@contextmanager
+def as_parts() -> Iterator[None]:
+    """Flow runs that are started inside are tagged as parts: automations look after them, and tell nobody of them."""
+    with TagsContext(current_tags={PART}):
+        yield
 
 
 def stoppable(function: Callable[P, R]) -> Callable[P, R]:

@@ -32,7 +32,7 @@ from tasks.contracts import (
     digest_of,
 )
 from tasks.errors import RequestError
-from tasks.orchestration.steps import belongs_to, own_flow_run
+from tasks.orchestration.steps import announce, as_parts, belongs_to, own_flow_run
 from tasks.records import keep, known, recall
 from tasks.reporting import report
 from tasks.reporting.stages import shown
@@ -58,7 +58,7 @@ def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: st
         name=name, workspace=str(workspace), store=store, tracking=tracking, hub=hub, started=time.time(),
         flow_run_id=str(flow_run.id) if flow_run else "",
     )  # fmt: skip
-    with _only_one(run):
+    with _only_one(run), as_parts():
         yield from _tracked(run, request.model_dump(mode="json"))
 
 
@@ -192,6 +192,8 @@ def write_report(
     write_text(folder / "report.html", page)
     write_text(folder / "result.json", result.model_dump_json(indent=1))
     create_markdown_artifact(report.markdown(result), key=f"report-{run.name}", description=report.headline(result))
+    if not release:
+        announce("verdict.rejected", run.name, " ".join(result.rejected_reasons))
     _track(run, result, page)
     return result
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from tasks.services.spec import is_loopback
+
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -14,7 +16,6 @@ Describe = Callable[[str, Mapping[str, Any]], str | None]
 
 _CREATE_RUN = re.compile(r"(/.*)?/deployments/([0-9a-f-]{36})/create_flow_run")
 _HOST = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-f:]+\](:\d+)?", re.IGNORECASE)
-_LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 _CONFLICT = 409
 _POLICY = {
     "default-src": "'self'",
@@ -55,7 +56,7 @@ class Hardened:
             await self._app(scope, receive, send)
             return
         host = _header(scope, b"host")
-        if self._local_only and re.sub(r":\d+$", "", host.lower()) not in _LOCAL:
+        if self._local_only and not is_loopback(re.sub(r":\d+$", "", host.lower())):
             await _refuse(scope, host, send)
             return
         if scope["type"] != "http":

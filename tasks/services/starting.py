@@ -1,5 +1,6 @@
 """`tuneflow up`: check, start what is missing, wait until all of it works; or leave nothing behind."""
 
+import errno
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,6 +157,8 @@ def _demand_port(host: str, port: int, option: str) -> None:
     except PermissionError as error:
         raise InputError(f"Port {port} cannot be opened: {error.strerror}. Choose one above 1023 with {option}.") from error
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InputError(f"--host {host} is not an address of this machine.") from error
         raise InputError(f"Port {port} on {host} is taken{_holder(port)}. Choose another with {option}.") from error
 
 
@@ -171,7 +174,6 @@ def _holder(port: int) -> str:
 
 
 def _start(setting: Setting, record: Services, missing: Sequence[Program], tell: Tell) -> Services:
-    alone = not record.daemons
     started: list[str] = []
     # The mark is written first: whatever ends this command, `down` finds what it started.
     write_services(setting.workspace, record)
@@ -185,8 +187,9 @@ def _start(setting: Setting, record: Services, missing: Sequence[Program], tell:
     try:
         _bring_up(setting, lambda: record, missing, launch, tell)
     except BaseException:
-        tell("ending what was started")
-        end(record, () if alone else started)
+        if started:
+            tell("ending what was started")
+            end(record, started)
         _forget(setting.workspace, record)
         raise
     return record
@@ -225,7 +228,14 @@ def _set_up(setting: Setting) -> None:
         )  # fmt: skip
     if done.returncode:
         kind = ServiceError if done.returncode == _INPUT_AT_FAULT else StageError
-        raise kind(f"tuneflow setup ended with status {done.returncode}. What it said, from {log}:\n{tail(log, 60)}")
+        raise kind(f"tuneflow setup ended with status {done.returncode}. What it said, from {log}:\n{_reason(log)}")
+
+
+def _reason(log: Path) -> str:
+    """The error in the output of a command of ours, else the end of it."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [number for number, line in enumerate(lines) if line.startswith(("Error: ", "Failed: "))]
+    return "\n".join(f"  | {line}" for line in lines[errors[0] :][:20]) if errors else tail(log, 30)
 
 
 def _forget(workspace: Path, record: Services) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -143,11 +142,6 @@ def answers(address: str, seconds: float = 2.0, login: str = "") -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False
-
-
-def names(daemons: Iterable[Daemon]) -> str:
-    """Their names in a sentence."""
-    return ", ".join(each.name for each in daemons)
 
 
 def _file(workspace: Path) -> Path:

@@ -64,6 +64,8 @@ def train(
             )
             return result, course
         except AttemptError as error:
+            if error.failure == "preempted":
+                _rest(0.0, should_stop)  # the SIGTERM may belong to a cancellation that nobody has told us of yet
             decision = recovery.decide(
                 course, error.failure, error.found, job=job, begun=begun,
                 reached=checkpoint.newest_step(job.checkpoints), policy=policy,
@@ -72,7 +74,6 @@ def train(
                 if decision.course.recoveries:
                     write_text(job.checkpoints / _FILE, recovery.given_up(decision.course).model_dump_json(indent=1))
                 raise _end(decision, error) from error
-        _rest(0.0, should_stop)  # the SIGTERM may belong to a cancellation that nobody has told us of yet
         course = decision.course
         write_text(job.checkpoints / _FILE, course.model_dump_json(indent=1))
         log.warning("train: %s", recovery.announcement(course.recoveries[-1]))

@@ -45,8 +45,8 @@ USUAL = Policy()
 class Course(Value):
     """How a training goes on after all that happened to it: `recovery.json` beside its checkpoints.
 
-    `fruitless` counts the preempted attempts in a row that wrote no new checkpoint. Of the recoveries, the waits before
-    `waited_until` are those of a run that gave up: whoever starts it again has looked at the machine.
+    `fruitless` counts the preempted attempts in a row that wrote no new checkpoint. The first `waited_until` recoveries are of
+    a run that gave up: whoever started the next one has looked at the machine, so their waits do not count.
     """
 
     key: str

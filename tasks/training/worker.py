@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ def main(arguments: list[str]) -> int:
         train(job)
     except Exception as error:
         ours, rank = isinstance(error, TuneflowError), int(os.environ.get("RANK", "0"))
+        if not ours:
+            traceback.print_exc()  # raised further, torch's hook would put the rank before each line once more
         emit("failed", error=type(error).__name__, text=str(error), failure=class_of(error), rank=rank, ours=ours)
-        if ours:
-            return 1
-        raise
+        return 1
     return 0
 
 

@@ -1,15 +1,20 @@
 """One workspace for the session: the quickstart runs in it once, as its user runs it; later requests use its base model."""
 
 import json
-import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
+
+from tests.api import Api
+from tests.servers import free_port, wait_for
+from tests.servers import user_environment as environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,12 +32,6 @@ class Ended:
         """The JSON line that ends stdout."""
         loaded: dict[str, Any] = json.loads(self.out.splitlines()[-1])
         return loaded
-
-
-def environment() -> dict[str, str]:
-    """The user's environment, without what a test session has set for itself, and with the cores that they have."""
-    hidden = ("PREFECT_", "TUNEFLOW_", "OMP_NUM_THREADS")
-    return {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
 
 
 def command(*arguments: str) -> list[str]:
@@ -83,3 +82,54 @@ def quickstart(home: Path) -> Ended:
 def workspace(home: Path, quickstart: Ended) -> Path:
     """The workspace that the quickstart left."""
     return home / ".tuneflow"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What `tuneflow up` started in the session's workspace: a server, workers of both pools, three of them for devices."""
+
+    workspace: Path
+    port: int = field(default_factory=free_port)
+    mlflow_port: int = field(default_factory=free_port)
+
+    @property
+    def api(self) -> Api:
+        return Api(self.address)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of whoever uses the server by hand."""
+        return {**environment(), "PREFECT_API_URL": self.address, "PREFECT_HOME": str(self.workspace / "client")}
+
+    def up(self) -> dict[str, Any]:
+        ended = tuneflow(
+            "up", "--workspace", str(self.workspace), "--port", str(self.port), "--mlflow-port", str(self.mlflow_port),
+            "--gpu-group", "cpu", "--gpu-group", "cpu", "--gpu-group", "cpu", "--json", folder=self.workspace,
+        )  # fmt: skip
+        assert ended.code == 0, ended.out + ended.err
+        return ended.result
+
+    def down(self) -> None:
+        ended = tuneflow("down", "--workspace", str(self.workspace), folder=self.workspace)
+        assert ended.code == 0, ended.out + ended.err
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to one of its processes."""
+        recorded = json.loads((self.workspace / "services" / "services.json").read_text())
+        (daemon,) = [each for each in recorded["daemons"] if each["name"] == name]
+        process = psutil.Process(daemon["pid"])
+        process.kill()
+        wait_for(lambda: not psutil.pid_exists(daemon["pid"]) or process.status() == psutil.STATUS_ZOMBIE, 10)
+
+
+@pytest.fixture(scope="session")
+def installation(workspace: Path) -> Iterator[Installation]:
+    """`tuneflow up`, for all tests of the session that need a server with workers."""
+    started = Installation(workspace)
+    started.up()
+    yield started
+    started.down()

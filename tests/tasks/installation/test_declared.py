@@ -11,6 +11,7 @@ from prefect.server.events.schemas.automations import AutomationCore as ServerAu
 from tasks.errors import InputError
 from tasks.installation.automations import comparable, no_such_block, read_automations
 from tasks.installation.deployments import Asked, Found, found_deployment, missing, read_deployments
+from tasks.installation.pools import wanted_pools
 from tasks.installation.spec import InstallationSpec, Item, outcome_of
 
 SPEC = InstallationSpec(workspace=Path("/w"), stall_minutes=45, idle_minutes=2)
@@ -77,9 +78,10 @@ def test_outcomes() -> None:
     assert "There are: custom-webhook/a, slack-webhook/team." in message
 
 
-def test_the_shipped_deployments_are_read() -> None:
+def test_the_shipped_deployments_are_read_and_each_is_on_a_pool_that_is_made() -> None:
     asked = {deployment.name: deployment for deployment in read_deployments()}
-    assert asked["quickstart"] == Asked("quickstart", "flows.finetune.finetune", "cpu", ())
+    assert asked["quickstart"].entrypoint == "flows.finetune.finetune"
+    assert {deployment.pool for deployment in asked.values()} <= {pool.name for pool in wanted_pools(SPEC)}
 
 
 def test_a_trigger_without_a_name_has_prefect_s(tmp_path: Path) -> None:

@@ -84,12 +84,12 @@ def test_an_automation_that_differs_is_put_right_and_keeps_its_id_and_its_switch
     resume = api.automation("resume crashed runs")
     core = {key: resume[key] for key in ("name", "description", "tags", "actions")}
     trigger = {key: value for key, value in resume["trigger"].items() if key != "id"}
-    api.call("PUT", f"/automations/{resume['id']}", {**core, "enabled": False, "trigger": {**trigger, "within": 60}})
+    api.call("PUT", f"/automations/{resume['id']}", {**core, "enabled": False, "trigger": {**trigger, "within": 90}})
     outcomes = api.setup()
     assert outcomes.pop(("automation", "tuneflow: resume crashed runs")) == "changed"
     assert set(outcomes.values()) == {"kept"}
     mended = api.automation("resume crashed runs")
-    assert (mended["id"], mended["enabled"], mended["trigger"]["within"]) == (resume["id"], False, 30 * 86400)
+    assert (mended["id"], mended["enabled"], mended["trigger"]["within"]) == (resume["id"], False, 60)
 
 
 def test_a_pool_of_another_type_is_an_error(api: Api, first: dict[tuple[str, str], str]) -> None:
@@ -120,6 +120,7 @@ def small(rows: int = 1) -> None:
 FILE = """
 deployments:
   - name: small
+    description: Does nothing.
     entrypoint: {folder}/small.py:small
     work_pool: {{ name: {pool} }}
     pull: [{{ prefect.deployments.steps.set_working_directory: {{ directory: {folder} }} }}]
@@ -151,7 +152,7 @@ def test_triggers_do_not_pile_up_and_a_failure_to_deploy_is_an_error(
             deploy(client, api.workspace, file)
         file.write_text(FILE.format(folder=tmp_path, pool="cpu"), encoding="utf-8")
         (tmp_path / "small.py").write_text("import nothing_like_it", encoding="utf-8")
-        with pytest.raises(StageError, match=r"(?s)small is still the one from before.*nothing_like_it"):
+        with pytest.raises(StageError, match="exit code 1: small is still the one from before"):
             deploy(client, api.workspace, file)
         deployments = client.read_deployments(deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["small"])))
         client.delete_deployment(deployments[0].id)

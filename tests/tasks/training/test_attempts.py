@@ -177,17 +177,19 @@ def test_a_loss_that_is_not_finite_is_mended_once_by_half_the_rate(
 ) -> None:
     rare = AdvancedTraining(checkpoint_steps=1000, validate_steps=1000)
     job, half = (
-        make_job(name, learning_rate=rate, advanced=rare).model_copy(update={"base": explosive})
+        make_job(name, max_steps=6, learning_rate=rate, advanced=rare).model_copy(update={"base": explosive})
         for name, rate in (("fast", 0.06), ("slow", 0.03))
     )
     watch = Watch()
     _, course = train(job, on_event=watch)
     assert [(each.failure, each.step) for each in course.recoveries] == [("loss_not_finite", 0)]
     assert (watch.resumed_from, course.rate_factor) == ([0, 0], 0.5)
-    assert warnings(caplog) == [
-        "train: loss not finite: The training loss is nan at step 5 of 10, with a learning rate of up to 0.06; training goes "
-        "on from the start: 0.5 times the learning rate that was asked for"
-    ]
+    (said,) = warnings(caplog)
+    assert said.startswith("train: loss not finite: The training loss is nan at step ")
+    assert said.endswith(
+        " of 6, with a learning rate of up to 0.06; training goes on from the start: 0.5 times the learning rate that was asked "
+        "for"
+    )
     launch(half)
     assert weights_digest(job.out / "model") == weights_digest(half.out / "model")
     assert losses(job) == losses(half)
@@ -206,9 +208,7 @@ def test_a_loss_that_is_not_finite_at_half_the_rate_ends_the_training(make_job: 
     rare = AdvancedTraining(checkpoint_steps=1000)
     job = make_job(learning_rate=1.0, advanced=rare).model_copy(update={"base": explosive})
     watch = Watch()
-    with pytest.raises(
-        TrainingError, match=r"^Training failed \(loss not finite\): The training loss is nan at step"
-    ) as caught:
+    with pytest.raises(TrainingError, match=r"^Training failed \(loss not finite\): .+ at step \d+ of 10, with a") as caught:
         train(job, on_event=watch)
     assert watch.resumed_from == [0, 0]
     assert caught.value.failure == "loss_not_finite"
@@ -261,7 +261,7 @@ def close(one: TrainingJob, other: TrainingJob) -> None:
     first, second = (load_file(job.out / "model" / "model.safetensors") for job in (one, other))
     assert first.keys() == second.keys()
     for name, tensor in first.items():
-        torch.testing.assert_close(tensor, second[name], rtol=1e-5, atol=1e-5 * float(tensor.abs().max()))
+        assert float(torch.linalg.vector_norm(tensor - second[name]) / torch.linalg.vector_norm(tensor)) < 1e-5, name
 
 
 def start(job: TrainingJob, limit: int = 0, wait: float = 0.1) -> "subprocess.Popen[str]":
