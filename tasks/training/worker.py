@@ -1,5 +1,6 @@
 """One rank: `torchrun -m tasks.training.worker JOB.json`. It knows no Prefect: it reads a job, writes files, prints events."""
 
+import io
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ def main(arguments: list[str]) -> int:
     """Train the job in the file `arguments[0]`; the exit status."""
     die_with_parent()
     hush()
+    print_whole_lines()
     job = TrainingJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
     try:
         train(job)
@@ -30,6 +32,13 @@ def main(arguments: list[str]) -> int:
         emit("failed", error=type(error).__name__, text=str(error), failure=class_of(error), rank=rank, ours=ours)
         return 1
     return 0
+
+
+def print_whole_lines() -> None:
+    """Write each line at once, even where output is unbuffered: torchrun puts the rank before each piece that it reads."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)
 
 
 def train(job: TrainingJob) -> None:

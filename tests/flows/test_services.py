@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +83,15 @@ class Client:
 
     def post(self, path: str, content: object) -> httpx.Response:
         name = uuid4().hex
-        token = self._client.get("/csrf-token", params={"client": name}).raise_for_status().json()["token"]
-        return self._client.post(path, json=content, headers={"Prefect-Csrf-Client": name, "Prefect-Csrf-Token": token})
+        for _ in range(10):  # 503 is SQLite that is busy; Prefect's own clients try again too
+            answer = self._client.get("/csrf-token", params={"client": name})
+            if answer.status_code == 200:
+                headers = {"Prefect-Csrf-Client": name, "Prefect-Csrf-Token": answer.json()["token"]}
+                answer = self._client.post(path, json=content, headers=headers)
+            if answer.status_code != 503:
+                break
+            time.sleep(1)
+        return answer
 
     def workers(self) -> dict[str, str]:
         found = [worker for pool in ("cpu", "gpu") for worker in self.post(f"/work_pools/{pool}/workers/filter", {}).json()]
@@ -390,7 +398,8 @@ def test_down_ends_this_workspace_with_its_runs_and_nothing_else(first: Place, s
     )
     assert done.returncode == 0, done.stderr
     client = Client(first.facts["api_url"])
-    run = client.post(f"/deployments/{client.deployment('slow')}/create_flow_run", {"parameters": {"place": str(place)}}).json()
+    path = f"/deployments/{client.deployment('slow')}/create_flow_run"
+    run = client.post(path, {"parameters": {"place": str(place)}}).raise_for_status().json()
     wait_for(place.exists, 120, "the run starts on a worker")
     innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={"TUNEFLOW_SERVICE": "other"})
     mark = first.mark

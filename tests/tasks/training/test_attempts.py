@@ -187,8 +187,8 @@ def test_a_loss_that_is_not_finite_is_mended_once_by_half_the_rate(
     (said,) = warnings(caplog)
     assert said.startswith("train: loss not finite: The training loss is nan at step ")
     assert said.endswith(
-        " of 6, with a learning rate of up to 0.06; training goes on from the start: 0.5 times the learning rate that was asked "
-        "for"
+        " of 6, with a learning rate of up to 0.06; training goes on from the start: "
+        "0.5 times the learning rate that was asked for"
     )
     launch(half)
     assert weights_digest(job.out / "model") == weights_digest(half.out / "model")
