@@ -26,7 +26,7 @@ def finetune(request: FinetuneRequest) -> FinetuneResult:
     """Turn a dataset and a base model into an evaluated and, where it earns it, released model.
 
     Args:
-        request: what to make of which data and model; name, model and data are enough.
+        request: name, model and data source are enough; the rest has defaults. In the form, Submit is at the bottom.
     """
     demand_askable(request.release)
     check_request(request)

@@ -15,20 +15,26 @@ from tasks.training.methods import Method
 from tasks.training.methods.lora import Lora
 from tasks.training.spec import TrainingSpec
 
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
 
 class BaseModelSpec(Spec):
     """Which base model."""
 
     uri: str = Field(
         min_length=1, title="Model",
-        description="Hub id (Qwen/Qwen3-0.6B), folder, s3://..., models:/name@alias, or models/quickstart-base.",
+        description="A model of the hub (Qwen/Qwen3-0.6B), a folder, s3://..., models:/name@alias, or models/quickstart-base.",
     )  # fmt: skip
     revision: str = Field(default="", title="Revision", description="Commit, tag or branch on the hub. Empty: its main branch.")
-    hub: str = Field(default="", title="Hub block", description="Name of the block with the hub's token. Empty: no account.")
+    hub: str = Field(
+        default="",
+        title="Hub block",
+        description="Name of the block with the hub's token, for models that ask for one. Empty: no account.",
+    )
     trust_remote_code: bool = Field(
         default=False,
         title="Trust remote code",
-        description="Run Python code that comes with the model. Only for code you have read.",
+        description="Run Python code that comes with the model. Only where you have read it.",
     )
 
 
@@ -38,16 +44,17 @@ class FinetuneRequest(Spec):
     model_config = ConfigDict(title="Fine-tune a model")
 
     name: str = Field(
-        title="Name", description="Names the run and the model: lower-case letters, digits and dashes, e.g. support-bot."
-    )
+        title="Name", json_schema_extra={"pattern": NAME_PATTERN},
+        description="Of the run and its model: 1 to 63 lower-case letters, digits and dashes, e.g. support-bot.",
+    )  # fmt: skip
     base_model: BaseModelSpec = Field(title="Base model")
     data: DataSpec = Field(title="Data")
-    method: Method = Field(default_factory=Lora, title="Method")
-    training: TrainingSpec = Field(default_factory=TrainingSpec, title="Training")
-    search: SearchSpec = Field(default_factory=SearchSpec, title="Search")
-    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, title="Evaluation")
-    release: ReleaseSpec = Field(default_factory=ReleaseSpec, title="Release")
-    resources: ResourceSpec = Field(default_factory=ResourceSpec, title="Resources")
+    method: Method = Field(default=Lora(), title="Method", description="Which weights learn; the tab says it.")
+    training: TrainingSpec = Field(default=TrainingSpec(), title="Training")
+    search: SearchSpec = Field(default=SearchSpec(), title="Search")
+    evaluation: EvaluationSpec = Field(default=EvaluationSpec(), title="Evaluation")
+    release: ReleaseSpec = Field(default=ReleaseSpec(), title="Release")
+    resources: ResourceSpec = Field(default=ResourceSpec(), title="Resources")
     tracking: str = Field(
         default="", title="Tracking block", description="Name of an MLflow block. Empty: a database in the workspace."
     )
@@ -57,7 +64,7 @@ class FinetuneRequest(Spec):
     @field_validator("name")
     @classmethod
     def _is_a_slug(cls, name: str) -> str:
-        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
+        if not re.fullmatch(NAME_PATTERN, name):
             raise ValueError("use 1 to 63 lower-case letters, digits and dashes, no dash at either end, e.g. support-bot")
         return name
 

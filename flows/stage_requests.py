@@ -1,27 +1,29 @@
 """What each stage that can be started alone is told: which run, and the part of a request that concerns it."""
 
+from typing import Annotated
+
 from pydantic import ConfigDict, Field
 
-from flows.request import BaseModelSpec, FinetuneRequest
+from flows.request import NAME_PATTERN, BaseModelSpec, FinetuneRequest
 from tasks.contracts import Spec
 from tasks.data.spec import DataSpec
 from tasks.evaluation.spec import EvaluationSpec
 from tasks.release.spec import ReleaseSpec
 from tasks.resources.spec import ResourceSpec
 from tasks.search.spec import SearchSpec
+from tasks.search.strategies.grid import Grid
+from tasks.search.strategies.none import NoSearch
 from tasks.search.strategies.random import Random
 from tasks.training.methods import Method
 from tasks.training.methods.lora import Lora
 from tasks.training.spec import TrainingSpec
-
-_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
 class StageRequest(Spec):
     """Which run a stage goes on with, and where its record lies."""
 
     run: str = Field(
-        pattern=_NAME, title="Run", description="Name of a run whose earlier stages are done, e.g. support-bot.",
+        pattern=NAME_PATTERN, title="Run", description="Name of a run whose earlier stages are done, e.g. support-bot.",
     )  # fmt: skip
     store: str = Field(default="", title="Store block", description="The run's store block. Empty: the workspace's folder.")
 
@@ -31,10 +33,12 @@ class PrepareRequest(Spec):
 
     model_config = ConfigDict(title="Prepare data")
 
-    name: str = Field(pattern=_NAME, title="Name", description="Names the run: lower-case letters, digits and dashes.")
+    name: str = Field(pattern=NAME_PATTERN, title="Name", description="Of the run: lower-case letters, digits and dashes.")
     base_model: BaseModelSpec = Field(title="Base model")
     data: DataSpec = Field(title="Data")
-    max_length: int = Field(default=1024, ge=8, le=1_048_576, title="Longest sequence", description="Tokens, 8 to 1048576.")
+    max_length: int = Field(
+        default=1024, ge=8, le=1_048_576, title="Longest sequence", description="Of a row, in tokens, 8 to 1048576."
+    )
     tracking: str = Field(default="", title="Tracking block", description="Name of an MLflow block. Empty: the workspace.")
     store: str = Field(default="", title="Store block", description="Name of a store block. Empty: the workspace's folder.")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, title="Seed", description="Same seed, same result: 0 to 4294967295.")
@@ -50,9 +54,9 @@ class TrainRequest(StageRequest):
 
     model_config = ConfigDict(title="Train a model")
 
-    method: Method = Field(default_factory=Lora, title="Method")
-    training: TrainingSpec = Field(default_factory=TrainingSpec, title="Training")
-    resources: ResourceSpec = Field(default_factory=ResourceSpec, title="Resources")
+    method: Method = Field(default=Lora(), title="Method", description="Which weights learn; the tab says it.")
+    training: TrainingSpec = Field(default=TrainingSpec(), title="Training")
+    resources: ResourceSpec = Field(default=ResourceSpec(), title="Resources")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, title="Seed", description="Same seed, same result: 0 to 4294967295.")
 
 
@@ -75,12 +79,21 @@ class TrialRequest(TrainRequest):
     steps: int = Field(default=50, ge=1, le=10_000_000, title="Steps", description="Optimizer steps, 1 to 10000000.")
 
 
+class WantedSearch(SearchSpec):
+    """How settings are searched."""
+
+    # The first tab of the form is its default.
+    strategy: Annotated[Random | Grid | NoSearch, Field(discriminator="kind")] = Field(
+        default=Random(), title="Strategy", description="How other settings than these are chosen to be tried."
+    )
+
+
 class SearchRequest(TrainRequest):
     """Search settings on a run's prepared data."""
 
     model_config = ConfigDict(title="Search settings")
 
-    search: SearchSpec = Field(default_factory=lambda: SearchSpec(strategy=Random()), title="Search")
+    search: WantedSearch = Field(default=WantedSearch(), title="Search")
 
 
 class AssessRequest(StageRequest):
@@ -88,7 +101,7 @@ class AssessRequest(StageRequest):
 
     model_config = ConfigDict(title="Assess a model")
 
-    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, title="Evaluation")
+    evaluation: EvaluationSpec = Field(default=EvaluationSpec(), title="Evaluation")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, title="Seed", description="Same seed, same result: 0 to 4294967295.")
 
 
@@ -97,7 +110,7 @@ class ReleaseRequest(StageRequest):
 
     model_config = ConfigDict(title="Release a model")
 
-    release: ReleaseSpec = Field(default_factory=ReleaseSpec, title="Release")
+    release: ReleaseSpec = Field(default=ReleaseSpec(), title="Release")
 
 
 def preparing(request: FinetuneRequest) -> PrepareRequest:
@@ -112,7 +125,7 @@ def searching(request: FinetuneRequest) -> SearchRequest:
     """The part that concerns its training, and the search for its settings."""
     return SearchRequest(
         run=request.name, store=request.store, method=request.method, training=request.training, resources=request.resources,
-        seed=request.seed, search=request.search,
+        seed=request.seed, search=WantedSearch.model_validate(request.search.model_dump()),
     )  # fmt: skip
 
 

@@ -589,7 +589,25 @@ class CheckReport(Value):
         return all(check.passed or check.severity != "fatal" for check in self.checks)
 
 
+def for_the_form(schema: dict[str, Any]) -> None:
+    """Add what the form in Prefect's UI needs: the order of the fields, and a kind that is chosen with its tab alone.
+
+    A PostgreSQL server keeps no order of keys, and the form sorts by `position`. A lone `kind` says nothing to the form about
+    which tab a value belongs to, unless the whole value is a constant.
+    """
+    fields = schema.get("properties", {})
+    for position, field in enumerate(fields.values()):
+        field["position"] = position
+        for option in (field, *field.get("anyOf", ())):
+            if "const" in option:
+                option["enum"] = [option["const"]]
+    if "const" in fields.get("kind", {}):
+        fields["kind"].setdefault("description", "Which one this is; it has no other value.")
+        if len(fields) == 1:
+            schema["const"] = {"kind": fields["kind"]["const"]}
+
+
 class Spec(BaseModel):
     """What was asked: the base of every stage's options. Unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=for_the_form)

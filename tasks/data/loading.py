@@ -63,7 +63,6 @@ def peek(spec: DataSpec, options: Options, rows: int = _FIRST_ROWS) -> Peek:
     Raises:
         DatasetError: anything that would stop loading, as far as these rows show it; all files' problems at once.
     """
-    shapes.check_columns(spec.columns)
     files, problems = [], []
     for address, weight in _expanded(spec, options):
         try:
@@ -73,7 +72,7 @@ def peek(spec: DataSpec, options: Options, rows: int = _FIRST_ROWS) -> Peek:
     if problems:
         raise DatasetError("\n".join(problems))
     columns = tuple(dict.fromkeys(column for file in files for column in file.columns))
-    _check_overrides(spec.columns, columns)
+    _check_overrides(spec.columns.named(), columns)
     messages = tuple(row for file in files for row in file.messages)
     _check_contents(files, messages)
     return Peek(
@@ -173,7 +172,7 @@ def _peek_file(address: str, weight: float, spec: DataSpec, options: Options, ro
         raise DatasetError(f"{address} holds no rows.")
     raws = [raw for _, raw in first]
     columns = tuple(dict.fromkeys(str(key) for raw in raws for key in raw))
-    shape, fit = shapes.find_shape(address, columns, spec.columns, raws, spec.task)
+    shape, fit = shapes.find_shape(address, columns, spec.columns.named(), raws, spec.task)
     messages = tuple(tuple(_conversation(shape, raw, fit.mapping, spec.system_prompt)) for raw in raws)
     places = tuple(f"{address} line {line}" for line, _ in first)
     return PeekedFile(address, weight, module.KIND, columns, shape.KIND, fit, messages, places)

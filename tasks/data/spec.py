@@ -1,9 +1,9 @@
 """What can be asked of the data stage."""
 
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_serializer
 
 from tasks.contracts import Spec
 
@@ -16,8 +16,10 @@ _READING = {"source", "task", "columns", "system_prompt", "maximum_rows"}
 class Source(Spec):
     """One address and how often its rows count in training."""
 
+    model_config = ConfigDict(title="Address and weight")
+
     address: str = Field(
-        min_length=1, title="Address", description="File, folder, glob, or an address such as s3://bucket/x.jsonl."
+        min_length=1, title="Address", description="File, folder, pattern, or an address such as s3://bucket/x.jsonl."
     )
     weight: float = Field(
         default=1.0, gt=0, le=100, title="Weight",
@@ -25,22 +27,50 @@ class Source(Spec):
     )  # fmt: skip
 
 
+OneAddress = Annotated[str, Field(title="One address")]
+SeveralAddresses = Annotated[list[Annotated[str, Field(title="Address")] | Source], Field(title="Several addresses")]
+
+
+class ColumnsSpec(Spec):
+    """Your name of a column, where automatic mapping does not find it. Leave the others empty."""
+
+    question: str = Field(default="", title="Question", description="Your column with what is asked, e.g. ask.")
+    answer: str = Field(default="", title="Answer", description="Your column with the answer to the question, e.g. reply.")
+    context: str = Field(default="", title="Context", description="Your column with a text that the question is about.")
+    instruction: str = Field(default="", title="Instruction", description="Your column with the task to be done.")
+    input: str = Field(default="", title="Input", description="Your column with what the instruction is applied to.")
+    output: str = Field(default="", title="Output", description="Your column with the instruction's answer.")
+    prompt: str = Field(default="", title="Prompt", description="Your column with the beginning of a text.")
+    completion: str = Field(default="", title="Completion", description="Your column with its end, which is learned.")
+    text: str = Field(default="", title="Text", description="Your column with the text to classify, or plain text.")
+    label: str = Field(default="", title="Label", description="Your column with the class of the text.")
+    messages: str = Field(default="", title="Messages", description="Your column with a list of {role, content}.")
+    conversations: str = Field(default="", title="Conversations", description="Your column with a list of {from, value}.")
+    system: str = Field(default="", title="System", description="Your column with each conversation's system prompt.")
+    tools: str = Field(default="", title="Tools", description="Your column with the tools that a conversation may use.")
+
+    @model_serializer
+    def named(self) -> dict[str, str]:
+        """Our name -> theirs, of those that are given."""
+        return {ours: theirs for ours, theirs in self if theirs}
+
+
 class CleaningSpec(Spec):
     """Which repairs and removals are made; every one is counted in the ledger."""
 
-    repair_encoding: bool = Field(default=True, title="Repair encoding", description="Mend mis-decoded text (mojibake).")
+    repair_encoding: bool = Field(default=True, title="Repair encoding", description="Mend mis-decoded text: cafÃ© to café.")
     strip_control: bool = Field(
         default=True, title="Strip control characters", description="Remove control and zero-width characters."
     )
     strip_whitespace: bool = Field(
         default=True,
         title="Trim whitespace",
-        description="Trim both ends of a turn and carriage returns; inside, nothing.",
+        description="Remove blanks at both ends of a turn, and carriage returns; nothing else inside.",
     )
     exact_duplicates: bool = Field(default=True, title="Drop exact duplicates", description="Keep the first of equal rows.")
     near_duplicates: float = Field(
         default=0.85, ge=0, le=1, title="Near-duplicate threshold",
-        description="Drop a row whose words' 3-grams overlap an earlier row's by this Jaccard share or more, 0.3 to 1. 0: off.",
+        description="Drop a row that shares this part of its word triples (Jaccard) with an earlier row, 0.3 to 1. 0: off.",
     )  # fmt: skip
 
     @field_validator("near_duplicates")
@@ -54,55 +84,68 @@ class CleaningSpec(Spec):
 class ValidationSpec(Spec):
     """When the data are too poor to train on."""
 
-    minimum_rows: int = Field(default=10, ge=3, title="Fewest rows", description="Fewest usable rows, 3 or more.")
+    minimum_rows: int = Field(
+        default=10, ge=3, title="Fewest rows", description="The run stops with fewer usable rows than this, 3 or more."
+    )
     maximum_missing: float = Field(
         default=0.5,
         gt=0,
         le=1,
         title="Missing share",
-        description="Largest share of rows without an answer, above 0 to 1.",
+        description="The run stops where a larger share of the rows has no answer, above 0 to 1.",
     )
     minimum_quality: float = Field(
         default=0.0,
         ge=0,
         le=1,
         title="Lowest quality",
-        description="Lowest quality score that may go on, 0 to 1. 0: any.",
+        description="The run stops below this quality score, 0 to 1. 0: any.",
     )
 
 
 class SplittingSpec(Spec):
     """How rows are divided; a split follows the content of a row, so that it is stable when rows are added."""
 
-    validation: float = Field(default=0.05, ge=0, le=0.5, title="Validation share", description="0 to 0.5.")
-    test: float = Field(default=0.1, gt=0, le=0.5, title="Test share", description="Above 0 to 0.5.")
+    validation: float = Field(
+        default=0.05,
+        ge=0,
+        le=0.5,
+        title="Validation share",
+        description="Of the rows, to choose the best checkpoint, 0 to 0.5.",
+    )
+    test: float = Field(
+        default=0.1, gt=0, le=0.5, title="Test share",
+        description="Of the rows, for the final examination; training never sees them. Above 0 to 0.5.",
+    )  # fmt: skip
 
 
 class DataSpec(Spec):
     """Which data, what they are, and what is done to them."""
 
-    source: str | list[str | Source] = Field(
+    source: OneAddress | SeveralAddresses = Field(
         title="Source",
-        description="A file, folder or glob (JSON, JSONL, CSV, TSV, Parquet; .gz and .zst too), or a list of them.",
+        description="A file, a folder, or a pattern such as tickets/*.jsonl, where the work is done; s3://bucket/... too. "
+        "JSON, JSONL, CSV, TSV or Parquet; all but Parquet may be packed (.gz, .zst). quickstart: is the example.",
     )
-    task: TaskKind = Field(default="auto", title="Task", description="auto finds it from the columns.")
-    columns: dict[str, str] = Field(
-        default_factory=dict, title="Columns",
-        description="Their column for ours where automatic mapping does not fit, e.g. {question: ask, answer: reply}.",
-    )  # fmt: skip
+    task: TaskKind = Field(
+        default="auto", title="Task", description="What the rows are for. auto: found from the names of their columns."
+    )
     system_prompt: str = Field(
         default="",
         title="System prompt",
         description="Put before every conversation that has none of its own. Empty: none.",
     )
-    maximum_rows: int = Field(default=0, ge=0, title="Most rows", description="Only the first rows are read. 0: all.")
-    validation: ValidationSpec = ValidationSpec()
-    cleaning: CleaningSpec = CleaningSpec()
-    splitting: SplittingSpec = SplittingSpec()
+    maximum_rows: int = Field(
+        default=0, ge=0, title="Most rows", description="Only so many rows are read, from the first on, 0 or more. 0: all."
+    )
+    validation: ValidationSpec = Field(default=ValidationSpec(), title="Validation")
+    cleaning: CleaningSpec = Field(default=CleaningSpec(), title="Cleaning")
+    splitting: SplittingSpec = Field(default=SplittingSpec(), title="Splitting")
     truncation: Literal["cut", "error"] = Field(
         default="cut", title="Too long rows",
         description="cut: the end of the sequence goes, and what it cost is reported. error: the run stops and names the rows.",
     )  # fmt: skip
+    columns: ColumnsSpec = Field(default=ColumnsSpec(), title="Columns")
 
     def sources(self) -> tuple[Source, ...]:
         """The sources as a list, a bare address with weight 1."""

@@ -12,7 +12,7 @@ class SearchSpec(Spec):
     """How settings are searched."""
 
     strategy: Strategy = Field(
-        default_factory=NoSearch, title="Strategy",
+        default=NoSearch(), title="Strategy",
         description="How other settings than the request's are chosen to be tried. None: nothing is tried.",
     )  # fmt: skip
     trials: int = Field(
@@ -22,7 +22,7 @@ class SearchSpec(Spec):
     parallel: int = Field(default=1, ge=1, le=64, title="At a time", description="Trials that run at the same time, 1 to 64.")
     steps: int = Field(
         default=0, ge=0, le=10_000_000, title="Steps of a trial",
-        description="Optimizer steps, up to 10000000. 0: a quarter of the training's.",
+        description="Optimizer steps, 0 to 10000000. 0: a quarter of the training's.",
     )  # fmt: skip
     space: list[Dimension] = Field(
         default_factory=list, title="Space",

@@ -1,12 +1,14 @@
 """What can be asked of training."""
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from tasks.contracts import Spec
 
 
 class AdvancedTraining(Spec):
-    """Settings that seldom need a change."""
+    """For experts: settings that seldom need a change."""
+
+    model_config = ConfigDict(title="Advanced")
 
     weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay", description="AdamW's, 0 to 1.")
     warmup_share: float = Field(
@@ -25,14 +27,24 @@ class AdvancedTraining(Spec):
     )
     beta1: float = Field(default=0.9, ge=0, lt=1, title="Beta 1", description="AdamW's, 0 to below 1.")
     beta2: float = Field(default=0.99, ge=0, lt=1, title="Beta 2", description="AdamW's, 0 to below 1.")
-    clip_norm: float = Field(default=1.0, ge=0, title="Clipping", description="Largest norm of the gradient. 0: no clipping.")
+    clip_norm: float = Field(
+        default=1.0, ge=0, title="Clipping", description="Largest norm of the gradient, 0 or more. 0: no clipping."
+    )
     validate_steps: int = Field(
-        default=0, ge=0, title="Validate every", description="Optimizer steps between validations. 0: ten times a run."
+        default=0,
+        ge=0,
+        title="Validate every",
+        description="Optimizer steps between validations, 0 or more. 0: ten times a run.",
     )
     checkpoint_steps: int = Field(
-        default=0, ge=0, title="Checkpoint every", description="Optimizer steps between checkpoints. 0: twenty times a run."
+        default=0,
+        ge=0,
+        title="Checkpoint every",
+        description="Optimizer steps between checkpoints, 0 or more. 0: twenty times a run.",
     )
-    keep_checkpoints: int = Field(default=2, ge=1, le=100, title="Checkpoints kept", description="1 to 100.")
+    keep_checkpoints: int = Field(
+        default=2, ge=1, le=100, title="Checkpoints kept", description="How many of the newest checkpoints stay, 1 to 100."
+    )
     activation_checkpointing: bool = Field(
         default=False, title="Activation checkpointing", description="Less memory for about a third more time."
     )
@@ -42,29 +54,27 @@ class TrainingSpec(Spec):
     """How long, how fast and with what batch a model is trained."""
 
     epochs: float = Field(
-        default=2.0, gt=0, le=1000, title="Epochs", description="Passes over the training rows, above 0 to 1000."
+        default=2.0, gt=0, le=1000, title="Epochs", description="How often training goes through all rows, above 0 to 1000."
     )
     max_steps: int = Field(
-        default=0, ge=0, title="Most steps", description="Optimizer steps, instead of epochs. 0: epochs decide."
+        default=0, ge=0, title="Most steps", description="Optimizer steps, instead of epochs, 0 or more. 0: epochs decide."
     )
     max_length: int = Field(
         default=1024,
         ge=8,
         le=1_048_576,
         title="Longest sequence",
-        description="Tokens, 8 to 1048576; at most what the model can hold.",
+        description="Of a row, in tokens (about three quarters of a word each), 8 to 1048576; at most what the model can hold.",
     )
-    batch_size: int = Field(
-        default=16, ge=1, le=65_536, title="Batch size", description="Sequences per optimizer step, 1 to 65536."
-    )
+    batch_size: int = Field(default=16, ge=1, le=65_536, title="Batch size", description="Rows per optimizer step, 1 to 65536.")
     micro_batch_size: int = Field(
-        default=0, ge=0, title="Micro-batch size", description="Sequences per device and pass. 0: the largest that fits."
+        default=0, ge=0, title="Micro-batch size", description="Rows per device and pass, 0 or more. 0: the largest that fits."
     )
     learning_rate: float = Field(
         default=0.0,
         ge=0,
         le=1,
         title="Learning rate",
-        description="Peak rate, up to 1. 0: 2e-4 for adapters, 2e-5 for full training.",
+        description="Peak rate, 0 to 1. 0: chosen by method, 2e-4 for adapters, 2e-5 for full training.",
     )
-    advanced: AdvancedTraining = AdvancedTraining()
+    advanced: AdvancedTraining = Field(default=AdvancedTraining(), title="Advanced")

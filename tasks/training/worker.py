@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     """Train the job in the file `arguments[0]`; the exit status."""
     die_with_parent()
     hush()
-    print_whole_lines()
+    print_in_order()
     job = TrainingJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
     try:
         train(job)
@@ -34,8 +34,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def print_whole_lines() -> None:
-    """Write each line at once, even where output is unbuffered: torchrun puts the rank before each piece that it reads."""
+def print_in_order() -> None:
+    """Write each line at once, and errors to where the rest goes.
+
+    torchrun puts the rank before each piece that it reads, and reads two streams in no order: a traceback would be lost in the
+    lines before it.
+    """
+    os.dup2(1, 2)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, write_through=False)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flows.reading import parse_request, read_request
+from tasks.data.spec import ColumnsSpec
 from tasks.errors import RequestError
 from tasks.release.spec import ReleaseSpec
 from tasks.training.methods.full import Full
@@ -53,7 +54,7 @@ def test_a_short_request_gets_every_default(write: Any) -> None:
         ("method.kind=full", "method.kind", "full"),
         ("data.source=a=b.jsonl", "data.source", "a=b.jsonl"),
         ("data.source=[a.jsonl, b.jsonl]", "data.source", ["a.jsonl", "b.jsonl"]),
-        ("data.columns.question=ask", "data.columns", {"question": "ask"}),
+        ("data.columns.question=ask", "data.columns", ColumnsSpec(question="ask")),
         ("base_model.hub=", "base_model.hub", ""),
         ("base_model.trust_remote_code=true", "base_model.trust_remote_code", True),
         ("name=other", "name", "other"),
@@ -126,6 +127,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "in a list": (
         {"release": {"formats": [{"kind": "safetensors", "shard": 1}]}},
         "Unknown release.formats.0 key 'shard'. Did you mean 'shard_gib'? Known: kind, shard_gib.",
+    ),
+    "column": (
+        {"data": {"source": "a", "columns": {"quesiton": "ask"}}},
+        "Unknown data.columns key 'quesiton'. Did you mean 'question'? Known: answer, completion, context, ",
     ),
     "method": ({"method": {"kind": "lorra"}}, "Unknown method.kind 'lorra'. Did you mean 'lora'? Known: "),
     "no method": ({"method": {"rank": 4}}, "method.kind is missing. Known: "),

@@ -5,20 +5,12 @@ from types import ModuleType
 
 from tasks.data.shapes import instruction, messages, prompt_completion, question_answer, sharegpt, text, text_label
 from tasks.data.shapes.values import Fit, Row
-from tasks.errors import DatasetError, unknown_name
+from tasks.errors import DatasetError
 
 SHAPES: tuple[ModuleType, ...] = (
     messages, sharegpt, instruction, question_answer, prompt_completion, text_label, text,
 )  # fmt: skip
-FIELDS = frozenset(field for shape in SHAPES for field in (*shape.REQUIRED, *shape.OPTIONAL))
 _LEAST_CONFIDENCE = 0.5
-
-
-def check_columns(overrides: Mapping[str, str]) -> None:
-    """Refuse names in `data.columns` that no shape has."""
-    problems = [f"data.columns: {unknown_name('field', ours, FIELDS)}" for ours in overrides if ours not in FIELDS]
-    if problems:
-        raise DatasetError("\n".join(problems))
 
 
 def find_shape(

@@ -17,12 +17,12 @@ class HeldOut(Spec):
     model_config = ConfigDict(title="Held-out rows")
 
     kind: Literal["held_out"] = "held_out"
-    items: int = Field(default=0, ge=0, title="Items", description="Most test rows used for the loss. 0: all.")
+    items: int = Field(default=0, ge=0, title="Items", description="Most test rows used for the loss, 0 or more. 0: all.")
     generated_items: int = Field(
         default=200,
         ge=0,
         title="Generated items",
-        description="Most test rows answered by generation. 0: none, no exact match.",
+        description="Most test rows answered by generation, 0 or more. 0: none, no exact match.",
     )
     max_new_tokens: int = Field(default=64, ge=1, le=4096, title="Longest answer", description="Tokens, 1 to 4096.")
 

@@ -20,7 +20,11 @@ class Lora(Spec):
     adapter: ClassVar[bool] = True
     rank: int = Field(default=16, ge=1, le=1024, title="Rank", description="Inner dimension of the adapters, 1 to 1024.")
     alpha: float = Field(
-        default=32.0, gt=0, le=4096, title="Alpha", description="The adapters' output is scaled by alpha / rank."
+        default=32.0,
+        gt=0,
+        le=4096,
+        title="Alpha",
+        description="The adapters' output is scaled by alpha / rank. Above 0 to 4096.",
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, title="Dropout", description="On the adapters' input, 0 to below 1.")
     targets: str = Field(

@@ -134,7 +134,6 @@ REFUSED = {
     ),
     "tree": ([{"text": "x", "role": "prompter", "parent_id": None}], {}, "fit no known shape"),
     "wrong types": ([{"question": ["a", {}], "answer": {"b": 1}}], {}, "Nearest: question_answer: .*another type"),
-    "unknown field": ([{"text": "a"}], {"columns": {"quesiton": "text"}}, "Unknown field 'quesiton'. Did you mean 'question'"),
     "unknown column": ([{"text": "a"}], {"columns": {"text": "txet"}}, "Unknown column 'txet'. Did you mean 'text'"),
     "no answers": ([{"question": "a", "answer": " "}] * 3, {}, "rows whose answer is empty in every case: 3 of .* line 1"),
     "no prompts": ([{"question": "", "answer": "b"}] * 3, {}, "rows whose prompt is empty in every case"),

@@ -1,0 +1,112 @@
+"""Prefect's UI in a headless Chromium, as a person uses it: forms, runs, artifacts, answers."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 30.0  # seconds for what the page does by itself
+# The UI's analytics library asks for its settings before it looks at ours; our policy forbids it, and the browser says so.
+BLOCKED = ("sr-client-cfg.amplitude.com",)
+
+
+def screenshots() -> Path:
+    """Where pictures of the pages are kept."""
+    folder = Path(os.environ.get("TUNEFLOW_SCREENSHOTS") or ROOT / "tests" / "output")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Ui:
+    """One page of the UI at `address`, with all that it asks for and says on its console."""
+
+    def __init__(self, page: Page, address: str, name: str) -> None:
+        self.page, self.address, self._name = page, address, name
+        self.requests: list[Request] = []
+        self.console: list[ConsoleMessage] = []
+        self.pictures: list[Path] = []
+        page.set_default_timeout(PATIENCE * 1000)
+        page.on("request", lambda request: self.requests.append(request))
+        page.on("console", lambda message: self.console.append(message))
+
+    def picture(self, what: str) -> None:
+        """Keep a screenshot of what is seen."""
+        path = screenshots() / f"{self._name}-{len(self.pictures) + 1}-{what}.png"
+        self.page.screenshot(path=path)
+        self.pictures.append(path)
+
+    def open_form(self, deployment: str) -> None:
+        """From the start page to the form of a deployment, by clicks."""
+        self.page.goto(self.address)
+        self.page.get_by_role("link", name="Deployments").click()
+        self.page.get_by_placeholder("Search deployments").fill(deployment)
+        self.page.get_by_role("table").get_by_role("link", name=deployment, exact=True).first.click()
+        self.page.get_by_role("button", name="Run", exact=True).click()
+        self.picture("deployment")
+        self.page.get_by_role("menuitem", name="Custom run").click()
+        self.submit_button.wait_for()
+        self.page.locator("label", has_text="Store block").first.wait_for()
+
+    def open_run(self, run_id: str) -> None:
+        """The page of a flow run."""
+        self.page.goto(f"{self.address}/v2/runs/flow-run/{run_id}")
+
+    @property
+    def submit_button(self) -> Locator:
+        return self.page.get_by_role("button", name="Submit")
+
+    def field(self, title: str) -> Locator:
+        """The input of a field, without the (Optional) that the form adds to its title."""
+        return self.page.get_by_label(title, exact=True).or_(self.page.get_by_label(f"{title} (Optional)", exact=True)).first
+
+    def section(self, title: str) -> Locator:
+        """A field with all that belongs to it: tabs, lists, what is wrong with it."""
+        label = self.page.locator("label").filter(has_text=title).first
+        return label.locator("xpath=ancestor::div[@class and .//fieldset][1]")
+
+    def message(self, text: str) -> Locator:
+        """A notice in the corner of the page."""
+        return self.page.locator("[data-sonner-toast]").filter(has_text=text)
+
+    def posted(self, path: str) -> list[Any]:
+        """What the page has sent by POST to addresses that end so."""
+        return [each.post_data_json for each in self.requests if each.method == "POST" and each.url.endswith(path)]
+
+    def wait_for_state(self, state: str, seconds: float) -> None:
+        """Wait until the page of a flow run shows its state."""
+        expect(self.page.get_by_text(state, exact=True).first).to_be_visible(timeout=seconds * 1000)
+
+    def hosts(self) -> set[str]:
+        """The machines that the page's requests went to; those that the policy stopped went nowhere."""
+        sent = [each for each in self.requests if each.url.startswith(("http", "ws"))]
+        return {str(urlparse(each.url).hostname) for each in sent if not each.failure or "csp" not in each.failure}
+
+    def complaints(self) -> list[str]:
+        """Errors on the console, without those of requests that are forbidden on purpose."""
+        errors = [each for each in self.console if each.type == "error"]
+        found = [f"{each.text} ({each.location.get('url', '')})" for each in errors]
+        return [text for text in found if not any(host in text for host in BLOCKED)]
+
+
+def program() -> str:
+    """Debian's Chromium."""
+    found = shutil.which("chromium")
+    assert found, "Chromium is not installed: apt-get install chromium"
+    return found
+
+
+@contextmanager
+def browsing(address: str, name: str) -> Iterator[Ui]:
+    """A new browser without history. `name` begins the names of its pictures."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program(), args=["--no-sandbox", "--disable-gpu"])
+        try:
+            yield Ui(browser.new_page(viewport={"width": 1300, "height": 1000}), address, name)
+        finally:
+            browser.close()
