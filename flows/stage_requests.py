@@ -10,6 +10,7 @@ from tasks.data.spec import DataSpec
 from tasks.evaluation.spec import EvaluationSpec
 from tasks.release.spec import ReleaseSpec
 from tasks.resources.spec import ResourceSpec
+from tasks.search.dimensions import Scalar
 from tasks.search.spec import SearchSpec
 from tasks.search.strategies.grid import Grid
 from tasks.search.strategies.none import NoSearch
@@ -64,7 +65,7 @@ class TrialSetting(Spec):
     """One setting of a trial."""
 
     path: str = Field(min_length=1, title="Path", description="Below method or training, e.g. training.learning_rate.")
-    value: bool | int | float | str = Field(title="Value")
+    value: Scalar = Field(title="Value", description="What the setting is in this trial.")
 
 
 class TrialRequest(TrainRequest):

@@ -256,7 +256,7 @@ def _tell(tracker: Tracker, run: RunContext, outcome: Outcome[V]) -> None:
     if record.cached:
         run_id = tracker.open(title, {"tuneflow.step": record.step, "tuneflow.key": record.key, "tuneflow.cached": "true"})
         tracker.close(run_id)
-    tracker.log_parameters(run.run_id, {f"{title}.cached": record.cached})
+    tracker.tag(run.run_id, {f"tuneflow.cached.{title}": str(record.cached).lower()})
     tracker.log_metrics(run.run_id, [(0, {f"{title}.seconds": record.seconds})])
 
 

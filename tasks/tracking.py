@@ -64,6 +64,11 @@ class Tracker:
         for start in range(0, len(entities), 100):
             self.client.log_batch(run_id, params=entities[start : start + 100])
 
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Tag a run; unlike a parameter a tag may change, as it does in a run that is taken up again."""
+        for key, value in tags.items():
+            self.client.set_tag(run_id, _name(key), value)
+
     def log_metrics(self, run_id: str, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Log (step, values) pairs in as few calls as the server takes."""
         from mlflow.entities import Metric

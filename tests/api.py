@@ -22,12 +22,16 @@ class Api:
         assert answer.status_code < 400, f"{path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
-    def send(self, path: str, content: Any = None) -> httpx.Response:
+    def patch(self, path: str, content: Any) -> None:
+        answer = self.send(path, content, method="PATCH")
+        assert answer.status_code < 400, f"{path}: {answer.status_code} {answer.text}"
+
+    def send(self, path: str, content: Any = None, method: str = "POST") -> httpx.Response:
         token = self.client.get("/csrf-token", params={"client": self.me})
         headers = {"Prefect-Csrf-Client": self.me}
         if token.status_code == 200:
             headers["Prefect-Csrf-Token"] = token.json()["token"]
-        return self.client.post(path, json={} if content is None else content, headers=headers)
+        return self.client.request(method, path, json={} if content is None else content, headers=headers)
 
     def get(self, path: str) -> Any:
         answer = self.client.get(path)

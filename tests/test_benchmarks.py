@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.orchestration_load import conclusion
+from benchmarks.pages import table
 from tests.servers import ROOT
 
 
@@ -36,3 +37,15 @@ def test_the_conclusion_says_which_load_needs_postgresql() -> None:
         "100 flows at once need PostgreSQL: SQLite completed 71 of them. "
         "PostgreSQL carries 100 at once. For more than 20 at once, take PostgreSQL."
     )
+
+
+def test_the_table_of_pages_says_which_are_usable_in_time() -> None:
+    rows = [
+        {"page": "a form", "cache": "cold", "median": "2.00", "least": "1.90", "most": "2.40"},
+        {"page": "a form", "cache": "warm", "median": "1.99", "least": "1.10", "most": "2.10"},
+    ]
+    lines = table(rows, load=0.25).splitlines()
+    assert lines[2:] == [
+        "| a form | cold | 2.00 | 1.90 to 2.40 | no |", "| a form | warm | 1.99 | 1.10 to 2.10 | yes |", "",
+        "Load average before: 0.2.",
+    ]  # fmt: skip

@@ -59,7 +59,17 @@ def test_a_forbidden_import_breaks_its_contract(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "module", ["flows.request", "flows.reading", "tasks.training.methods", "tasks.data.spec", "tasks.shim"]
+    "module",
+    [
+        "flows.request",
+        "flows.reading",
+        "tasks.training.methods",
+        "tasks.data.spec",
+        "tasks.shim",
+        "tasks.services.state",
+        "flows.services",
+        "flows.cli",
+    ],
 )
 def test_specs_are_light(module: str) -> None:
     heavy = ("torch", "prefect", "pandas", "transformers", "mlflow", "pyarrow", "peft", "fsspec", "scipy", "numpy")

@@ -12,7 +12,12 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from tasks.contracts import Spec
 
-Scalar = str | int | float | bool
+Scalar = (
+    Annotated[str, Field(title="Text")]
+    | Annotated[int, Field(title="Whole number")]
+    | Annotated[float, Field(title="Number")]
+    | Annotated[bool, Field(title="Yes or no")]
+)
 _DIGITS = 12  # of a value between the ends: the middle of 1e-5 to 1e-3 is 1e-4, not 9.999999999999999e-05
 SettingPath = Annotated[
     str,

@@ -1,14 +1,12 @@
 """What can be asked of training."""
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from tasks.contracts import Spec
 
 
 class AdvancedTraining(Spec):
     """For experts: settings that seldom need a change."""
-
-    model_config = ConfigDict(title="Advanced")
 
     weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay", description="AdamW's, 0 to 1.")
     warmup_share: float = Field(

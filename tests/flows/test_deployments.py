@@ -223,6 +223,22 @@ def test_each_stage_can_be_started_alone_and_names_what_it_lacks(installation: I
         assert "is not released: its verdict is" in api.wait(released, "Failed", 120)["state"]["message"]
 
 
+def test_nothing_waits_for_ever_where_every_limit_is_one(installation: Installation, api: Api, tmp_path: Path) -> None:
+    def limit(count: int, devices: int) -> None:
+        for pool in ("cpu", "gpu"):
+            api.patch(f"/work_pools/{pool}", {"concurrency_limit": count})
+        api.patch("/v2/concurrency_limits/gpu", {"limit": devices})
+
+    search = {"strategy": {"kind": "random"}, "trials": 2, "parallel": 2, "steps": 4}
+    limit(1, 1)
+    try:
+        run_id = api.start("finetune/finetune", small("narrow", rows(tmp_path / "sums.jsonl"), search=search))
+        api.wait(run_id, "Completed", 400)
+    finally:
+        limit(4, 3)
+    assert [trial["status"] for trial in result_of(installation, "narrow")["search"]["trials"]] == ["done", "done"]
+
+
 def test_maintenance_says_what_it_would_remove_and_removes_nothing(installation: Installation, api: Api) -> None:
     before = sorted(installation.workspace.glob("cache/*/*/manifest.json"))
     api.wait(api.start("maintenance/maintenance", {"dry_run": True, "cache_days": 1}), "Completed", 90)

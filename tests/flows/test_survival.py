@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import psutil
 import pytest
@@ -20,16 +21,16 @@ from tests.flows.conftest import Installation, command, environment, small, writ
 from tests.servers import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-LONG = {"max_steps": 4000, "max_length": 256, "learning_rate": 0.0001, "advanced": {"checkpoint_steps": 20}}
 
 
-def long(name: str, **changes: Any) -> dict[str, Any]:
-    """A request whose training takes minutes."""
-    return small(name, "quickstart:", training=LONG, **changes)
+def training_of(name: str, steps: int = 4000) -> dict[str, Any]:
+    """A training of minutes, or of so many steps. Each name has a rate of its own: equal trainings would share their cache."""
+    rate = 1e-4 * (1 + crc32(name.encode()) % 1000 / 1e5)
+    return {"max_steps": steps, "max_length": 256, "learning_rate": rate, "advanced": {"checkpoint_steps": 20}}
 
 
-def short(name: str, steps: int, **changes: Any) -> dict[str, Any]:
-    return long(name, **changes) | {"training": {**LONG, "max_steps": steps}}
+def request_of(name: str, steps: int = 4000) -> dict[str, Any]:
+    return small(name, "quickstart:", training=training_of(name, steps))
 
 
 def record(workspace: Path, name: str, kind: str) -> dict[str, Any]:
@@ -59,14 +60,17 @@ def checkpoints(workspace: Path) -> set[Path]:
 def training(installation: Installation, name: str, run_id: str, seconds: float = 150) -> str:
     """Wait until the run trains and has written a checkpoint; the id of the flow run that trains."""
     before = checkpoints(installation.workspace)
-    wait_for(lambda: checkpoints(installation.workspace) - before, seconds, f"{name} trains: {installation.api.log(run_id)}")
+    try:
+        wait_for(lambda: checkpoints(installation.workspace) - before, seconds, f"{name} trains")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{installation.api.log(run_id)}") from error
     child = installation.api.child(run_id, "train")
     return str(child["id"]) if child else run_id
 
 
 def prepared(installation: Installation, name: str) -> None:
     """The data of a run, prepared by the deployment of that name."""
-    request = long(name)
+    request = request_of(name)
     asked = {key: request[key] for key in ("name", "base_model", "data")} | {"max_length": 256}
     installation.api.wait(installation.api.start("prepare-data/prepare-data", asked), "Completed", 120)
 
@@ -79,7 +83,7 @@ def within(seconds: float, condition: Callable[[], object], what: str) -> float:
 
 def test_cancelling_a_run_in_the_middle_of_training_leaves_a_checkpoint_and_nothing_else(installation: Installation) -> None:
     api, workspace = installation.api, installation.workspace
-    run_id = api.start("finetune/finetune", long("cancelled"))
+    run_id = api.start("finetune/finetune", request_of("cancelled"))
     child = training(installation, "cancelled", run_id)
     assert api.slots() == 1
     assert len(tagged(workspace, "cancelled")) >= 3  # shim, launcher, one rank at least
@@ -96,7 +100,9 @@ def test_cancelling_a_search_stops_its_three_running_trials_together(installatio
     api, workspace = installation.api, installation.workspace
     prepared(installation, "searched")
     search = {"strategy": {"kind": "random"}, "trials": 6, "parallel": 3, "steps": 2000}
-    run_id = api.start("search-settings/search-settings", {"run": "searched", "training": LONG, "search": search})
+    run_id = api.start(
+        "search-settings/search-settings", {"run": "searched", "training": training_of("searched"), "search": search}
+    )
 
     def running() -> list[dict[str, Any]]:
         return [child for child in api.children(run_id) if child["state"]["name"] == "Running"]
@@ -113,7 +119,7 @@ def test_cancelling_a_search_stops_its_three_running_trials_together(installatio
 def test_a_killed_engine_leaves_nothing_running_and_a_retry_goes_on_from_the_checkpoint(installation: Installation) -> None:
     api, workspace = installation.api, installation.workspace
     prepared(installation, "retried")
-    run_id = api.start("train-model/train-model", {"run": "retried", "training": {**LONG, "max_steps": 240}})
+    run_id = api.start("train-model/train-model", {"run": "retried", "training": training_of("retried", 240)})
     training(installation, "retried", run_id)
     engine_of(run_id).kill()
     within(10, lambda: not tagged(workspace, "retried"), "nothing computes")
@@ -128,7 +134,7 @@ def test_a_killed_engine_leaves_nothing_running_and_a_retry_goes_on_from_the_che
 
 def test_a_crashed_run_is_taken_up_again_by_itself_with_its_finished_stages_cached(installation: Installation) -> None:
     api, workspace = installation.api, installation.workspace
-    run_id = api.start("finetune/finetune", short("resumed", 160))
+    run_id = api.start("finetune/finetune", request_of("resumed", 160))
     child = training(installation, "resumed", run_id)
     engine_of(run_id).kill()
     wait_for(lambda: "Crashed" in api.history(run_id), 60)
@@ -142,10 +148,23 @@ def test_a_crashed_run_is_taken_up_again_by_itself_with_its_finished_stages_cach
     assert not tagged(workspace, "resumed")
 
 
+def test_a_part_that_crashes_is_started_again_by_its_run(installation: Installation) -> None:
+    api, workspace = installation.api, installation.workspace
+    run_id = api.start("finetune/finetune", request_of("parted", 160))
+    child = training(installation, "parted", run_id)
+    engine_of(child).kill()
+    api.wait(child, "Crashed", 30)
+    api.wait(run_id, "Completed", 300)
+    trainings = [each["state"]["name"] for each in api.children(run_id) if each["name"].startswith("train")]
+    assert trainings == ["Crashed", "Completed"]
+    assert record(workspace, "parted", "model")["resumed_from"] >= 20
+    assert "crashed" in api.log(run_id)
+
+
 def test_a_killed_worker_orphans_nothing_and_its_run_goes_on(installation: Installation) -> None:
     api, workspace = installation.api, installation.workspace
     prepared(installation, "abandoned")
-    run_id = api.start("train-model/train-model", {"run": "abandoned", "training": {**LONG, "max_steps": 160}})
+    run_id = api.start("train-model/train-model", {"run": "abandoned", "training": training_of("abandoned", 160)})
     training(installation, "abandoned", run_id)
     engine = engine_of(run_id)
     worker = engine.parent()
@@ -161,7 +180,7 @@ def test_a_killed_worker_orphans_nothing_and_its_run_goes_on(installation: Insta
 def test_a_run_whose_worker_is_gone_can_still_be_cancelled(installation: Installation) -> None:
     api, workspace = installation.api, installation.workspace
     prepared(installation, "unwatched")
-    run_id = api.start("train-model/train-model", {"run": "unwatched", "training": LONG})
+    run_id = api.start("train-model/train-model", {"run": "unwatched", "training": training_of("unwatched")})
     training(installation, "unwatched", run_id)
     worker = engine_of(run_id).parent()
     assert worker is not None
@@ -175,7 +194,7 @@ def test_a_run_whose_worker_is_gone_can_still_be_cancelled(installation: Install
 
 def test_a_killed_server_that_starts_again_loses_no_run_and_none_is_trained_twice(installation: Installation) -> None:
     api, workspace = installation.api, installation.workspace
-    run_id = api.start("finetune/finetune", short("patient", 240))
+    run_id = api.start("finetune/finetune", request_of("patient", 240))
     training(installation, "patient", run_id)
     installation.kill("server")
     time.sleep(5)
@@ -191,7 +210,7 @@ def test_a_killed_server_that_starts_again_loses_no_run_and_none_is_trained_twic
 
 def test_a_killed_command_is_marked_crashed_and_the_same_command_goes_on(installation: Installation, tmp_path: Path) -> None:
     api, workspace = installation.api, installation.workspace
-    request = write_request(tmp_path, **short("killed", 160))
+    request = write_request(tmp_path, **request_of("killed", 160))
     run = command("run", request, "--workspace", str(workspace))
     before = checkpoints(workspace)
     process = subprocess.Popen(run, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
