@@ -16,14 +16,16 @@ from tasks.training.schedule import training_forecast
 from tasks.training.spec import TrainingSpec
 from tasks.training.steps import resolve_model, train_once
 
+_USUAL_LENGTH = 1024  # tokens; tokenizing cuts it to what the model holds, and says so
+
 
 def prepared(run: RunContext, spec: DataSpec, base: ModelRef, max_length: int, seed: int) -> PreparedData:
-    """Load, validate, clean, split and tokenize the data of `spec` for the model `base`."""
+    """Load, validate, clean, split and tokenize the data of `spec` for the model `base`; `max_length` 0 is automatic."""
     raw = steps.load_rows(run, spec.title(), spec.reading(), source_digests(spec, {}))
     report = steps.validate_rows(run, raw, spec.validation, spec.cleaning)
     clean = steps.clean_rows(run, raw, report, spec.cleaning)
     splits = steps.split_rows(run, clean, raw.files, spec.splitting, seed)
-    tokenized = steps.tokenize_rows(run, splits, base, max_length, spec.truncation)
+    tokenized = steps.tokenize_rows(run, splits, base, max_length or _USUAL_LENGTH, spec.truncation)
     return PreparedData(raw=raw, validation=report, clean=clean, splits=splits, tokenized=tokenized)
 
 

@@ -115,8 +115,7 @@ def _fits(request: FinetuneRequest, base: ModelRef) -> None:
     if problem := request.method.check(base):
         raise RequestError(problem + ".")
     _evaluable(request, max_positions=base.max_positions)
-    asked = request.training.model_fields_set
-    if "max_length" in asked and request.training.max_length > base.max_positions:
+    if request.training.max_length > base.max_positions:
         raise RequestError(
             f"training.max_length is {request.training.max_length}, but {base.uri} holds at most {base.max_positions} tokens."
         )

@@ -40,7 +40,7 @@ def search_settings(request: SearchRequest) -> SearchResult:
 
 
 def _trial(request: SearchRequest, proposal: Proposal, steps: int) -> dict[str, object]:
-    part = request.model_dump(exclude={"search"}, exclude_unset=True)
+    part = request.model_dump(exclude={"search"})
     settings = [TrialSetting(path=path, value=value) for path, value in proposal.settings.items() if value is not None]
     asked = TrialRequest.model_validate({**part, "number": proposal.number, "steps": steps, "settings": settings})
     return asked.model_dump(mode="json")

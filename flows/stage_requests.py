@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from flows.request import NAME_PATTERN, BaseModelSpec, FinetuneRequest
 from tasks.contracts import Spec
@@ -17,7 +17,7 @@ from tasks.search.strategies.none import NoSearch
 from tasks.search.strategies.random import Random
 from tasks.training.methods import Method
 from tasks.training.methods.lora import Lora
-from tasks.training.spec import TrainingSpec
+from tasks.training.spec import TrainingSpec, usable_length
 
 
 class StageRequest(Spec):
@@ -38,11 +38,17 @@ class PrepareRequest(Spec):
     base_model: BaseModelSpec = Field(title="Base model")
     data: DataSpec = Field(title="Data")
     max_length: int = Field(
-        default=1024, ge=8, le=1_048_576, title="Longest sequence", description="Of a row, in tokens, 8 to 1048576."
-    )
+        default=0, ge=0, le=1_048_576, title="Longest sequence",
+        description="Tokens, 8 to 1048576; at most what the model holds. 0: 1024, or what the model holds where that is less.",
+    )  # fmt: skip
     tracking: str = Field(default="", title="Tracking block", description="Name of an MLflow block. Empty: the workspace.")
     store: str = Field(default="", title="Store block", description="Name of a store block. Empty: the workspace's folder.")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, title="Seed", description="Same seed, same result: 0 to 4294967295.")
+
+    @field_validator("max_length")
+    @classmethod
+    def _holds_something(cls, length: int) -> int:
+        return usable_length(length)
 
     def whole(self) -> FinetuneRequest:
         """The request that this is a part of, for its checks."""

@@ -26,6 +26,10 @@ class Api:
         answer = self.send(path, content, method="PATCH")
         assert answer.status_code < 400, f"{path}: {answer.status_code} {answer.text}"
 
+    def delete(self, path: str) -> None:
+        answer = self.send(path, method="DELETE")
+        assert answer.status_code < 400, f"{path}: {answer.status_code} {answer.text}"
+
     def send(self, path: str, content: Any = None, method: str = "POST") -> httpx.Response:
         token = self.client.get("/csrf-token", params={"client": self.me})
         headers = {"Prefect-Csrf-Client": self.me}

@@ -59,6 +59,7 @@ class Ui:
         self.page.get_by_role("menuitem", name="Custom run").click()
         self.submit_button.wait_for()
         self.page.locator("label", has_text="Store block").first.wait_for()
+        self.page.wait_for_load_state("networkidle")  # the form has filled in its defaults
 
     def open_run(self, run_id: str) -> None:
         """The page of a flow run."""
@@ -89,7 +90,12 @@ class Ui:
 
     def submit(self) -> str:
         """Send the form; the id of the flow run."""
-        self.submit_button.click()
+        for _ in range(3):
+            with self.page.expect_response(re.compile("/create_flow_run$")) as sent:
+                self.submit_button.click()
+            if sent.value.status != 503:  # what a server answers whose SQLite file is busy
+                break
+        assert sent.value.status == 201, sent.value.text()
         self.page.get_by_role("link", name="View run").wait_for()
         self.picture("submitted")
         return str(self.page.get_by_role("link", name="View run").get_attribute("href")).rsplit("/", 1)[-1]

@@ -141,9 +141,9 @@ def _exported(uri: str, artifact: Path, exporter: Exporter, model: TrainedModel,
 class Answer(RunInput):
     """A person's answer: yes or no, and who says so."""
 
-    approve: bool = Field(default=False, title="Release this model")
-    name: str = Field(default="", title="Your name", description="Recorded with the answer.")
-    comment: str = Field(default="", title="Comment")
+    approve: bool = Field(default=False, title="Release this model", description="On: yes. Off: no.")
+    name: str = Field(default="", title="Your name", description="Kept with the answer. A yes without a name counts as a no.")
+    comment: str = Field(default="", title="Comment", description="Why. Kept with the answer.")
 
 
 def demand_askable(spec: ReleaseSpec) -> None:

@@ -49,8 +49,7 @@ _PATIENCE_SECONDS = 1.0
 @contextmanager
 def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: str) -> Iterator[RunContext]:
     """A run of a request: its parent run in MLflow ends as FAILED where an exception leaves."""
-    if log.level == logging.NOTSET:
-        log.setLevel(logging.DEBUG)  # under a worker nothing else lets the story into the run's log
+    _let_the_story_through()
     workspace = workspace_folder()
     prepare_workspace(workspace)
     flow_run = own_flow_run()
@@ -78,6 +77,7 @@ def opened_stage(
     Raises:
         RequestError: the run is not known, or another process works on it.
     """
+    _let_the_story_through()
     workspace = str(workspace_folder())
     records = store_of(RunContext(name=name, workspace=workspace, store=store))
     if tracking is None or known(records, name, "context"):
@@ -88,6 +88,11 @@ def opened_stage(
         tracking, hub = tracking if tracking is not None else so_far.tracking, hub if hub is not None else so_far.hub
     with opened_run(name, request, store, tracking, hub or "") as run:
         yield run
+
+
+def _let_the_story_through() -> None:
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.DEBUG)  # under a worker nothing else lets the story into the run's log
 
 
 def keep_value(run: RunContext, kind: str, value: V) -> V:

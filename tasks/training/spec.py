@@ -1,6 +1,6 @@
 """What can be asked of training."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tasks.contracts import Spec
 
@@ -58,12 +58,9 @@ class TrainingSpec(Spec):
         default=0, ge=0, title="Most steps", description="Optimizer steps, instead of epochs, 0 or more. 0: epochs decide."
     )
     max_length: int = Field(
-        default=1024,
-        ge=8,
-        le=1_048_576,
-        title="Longest sequence",
-        description="Of a row, in tokens (about three quarters of a word each), 8 to 1048576; at most what the model can hold.",
-    )
+        default=0, ge=0, le=1_048_576, title="Longest sequence",
+        description="Tokens, 8 to 1048576; at most what the model holds. 0: 1024, or what the model holds where that is less.",
+    )  # fmt: skip
     batch_size: int = Field(default=16, ge=1, le=65_536, title="Batch size", description="Rows per optimizer step, 1 to 65536.")
     micro_batch_size: int = Field(
         default=0, ge=0, title="Micro-batch size", description="Rows per device and pass, 0 or more. 0: the largest that fits."
@@ -76,3 +73,19 @@ class TrainingSpec(Spec):
         description="Peak rate, 0 to 1. 0: chosen by method, 2e-4 for adapters, 2e-5 for full training.",
     )
     advanced: AdvancedTraining = Field(default=AdvancedTraining(), title="Advanced")
+
+    @field_validator("max_length")
+    @classmethod
+    def _holds_something(cls, length: int) -> int:
+        return usable_length(length)
+
+
+def usable_length(length: int) -> int:
+    """The length, unless it is too short to learn from.
+
+    Raises:
+        ValueError: it is 1 to 7.
+    """
+    if 0 < length < 8:
+        raise ValueError("too short to learn from; use 8 to 1048576, or 0 for automatic")
+    return length

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,10 @@ def test_the_quickstart_deployment_runs_on_both_pools_and_records_with_a_block(
     assert artifacts["model-deployed"].startswith("lora: 15 steps in ")
     assert artifacts["evaluation-deployed"].startswith("pass: ")
     assert artifacts["data-deployed"].startswith("3,000 rows in, 2,700 kept, 300 dropped; ")
-    assert "train: holds stand-in-" in api.log(run_id)
+    log = api.log(run_id)
+    assert "train: holds stand-in-" in log
+    assert "train: done in " in log
+    assert "train | [rank 0] " in log
     result = result_of(installation, "deployed")
     assert result["model"]["steps"] == 15
     client = MlflowClient(tracking)
@@ -159,20 +162,22 @@ def test_an_event_of_another_pipeline_starts_a_run_on_the_data_that_it_names(
 
 
 def test_a_schedule_that_is_switched_on_starts_runs(installation: Installation, api: Api, tmp_path: Path) -> None:
-    """The file's own schedule is for the night; another one of the same deployment is due in seconds."""
+    """The file's own schedule is for the night; another one of the same deployment is due every minute."""
     deployment = api.deployment("finetune/finetune-nightly")
-    due = (datetime.now(UTC) + timedelta(seconds=15)).isoformat()
-    once = {"interval": 86_400, "anchor_date": due, "timezone": "UTC"}
+    every_minute = {"interval": 60, "anchor_date": datetime.now(UTC).isoformat(), "timezone": "UTC"}
     request = small("nightly", rows(tmp_path / "sums.jsonl"))
-    api.post(
-        f"/deployments/{deployment['id']}/schedules",
-        [{"schedule": once, "active": True, "parameters": {"request": request}}],
-    )
-    wait_for(lambda: newest_run(api, "finetune/finetune-nightly"), 60, "the schedule makes a run")
-    scheduled = api.post(
-        "/flow_runs/filter", {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    )
-    api.wait(scheduled[0]["id"], "Completed", 400)
+    schedule = {"schedule": every_minute, "active": True, "parameters": {"request": request}}
+    (made,) = api.post(f"/deployments/{deployment['id']}/schedules", [schedule])
+    wanted = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
+
+    def started() -> list[dict[str, Any]]:
+        return [run for run in api.post("/flow_runs/filter", wanted) if run["state"]["type"] not in ("SCHEDULED", "PENDING")]
+
+    wait_for(started, 180, "a scheduled run starts")
+    api.delete(f"/deployments/{deployment['id']}/schedules/{made['id']}")
+    run = started()[0]
+    assert run["auto_scheduled"]
+    api.wait(run["id"], "Completed", 400)
     assert result_of(installation, "nightly")["data"]["raw"]["rows"] == 60
 
 
