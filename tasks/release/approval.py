@@ -1,5 +1,7 @@
 """What a person is shown who decides about a release."""
 
+import re
+
 from tasks.contracts import EvaluationReport, TrainedModel
 
 
@@ -37,5 +39,6 @@ def _examples_head(examples: str) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split()).replace("`", "'")
+    words = re.sub(r"<\|[^|<>]*\|>", " ", text)  # marks of the chat template
+    line = " ".join(words.split()).replace("`", "'")
     return line if len(line) <= 200 else line[:199] + "…"

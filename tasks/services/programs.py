@@ -81,9 +81,9 @@ class Setting:
 
 def programs_of(setting: Setting) -> list[Program]:
     """Every service, in the order in which they start: server, MLflow, workers."""
-    spec = setting.spec
-    cpu = worker(setting, "cpu", "cpu", spec.cpu_runs, {"CUDA_VISIBLE_DEVICES": ""})
-    gpus = [worker(setting, group.name, "gpu", 1, group.environment) for group in setting.groups]
+    # The pool's own limit holds for cpu. A limit of the worker would end it where a run is resumed while it is being suspended.
+    cpu = worker(setting, "cpu", "cpu", {"CUDA_VISIBLE_DEVICES": ""})
+    gpus = [worker(setting, group.name, "gpu", group.environment, limit=1) for group in setting.groups]
     return [server(setting), mlflow(setting), cpu, *gpus]
 
 
@@ -120,11 +120,11 @@ def mlflow(setting: Setting) -> Program:
     return Program("mlflow", "mlflow", tuple(command), {**shared_environment(setting), **variables}, setting.spec.mlflow_url)
 
 
-def worker(setting: Setting, name: str, pool: str, limit: int, devices: Mapping[str, str]) -> Program:
-    """A worker of a pool, which sees these devices alone."""
+def worker(setting: Setting, name: str, pool: str, devices: Mapping[str, str], limit: int = 0) -> Program:
+    """A worker of a pool, which sees these devices alone; `limit` is how many runs it does at a time, 0: as the pool says."""
     command = python_module(
         "prefect", "--no-prompt", "worker", "start", "--name", name, "--pool", pool, "--type", "process",
-        "--limit", str(limit), "--install-policy", "never", "--no-create-pool-if-not-found",
+        *(("--limit", str(limit)) if limit else ()), "--install-policy", "never", "--no-create-pool-if-not-found",
     )  # fmt: skip
     return Program(name, "worker", tuple(command), {**client_environment(setting), **devices})
 

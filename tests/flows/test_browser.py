@@ -10,10 +10,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import expect
 
-from tests.api import carrying
 from tests.browser import Ui, browsing
 from tests.flows.conftest import Installation, small
-from tests.servers import wait_for
 
 pytestmark = pytest.mark.slow
 RUN_SECONDS = 400.0  # most of it is waiting for processes to start on a busy machine
@@ -171,8 +169,6 @@ def start_and_wait(ui: Ui, installation: Installation, name: str) -> None:
     run_id = installation.api.start("finetune/finetune", request)
     ui.open_run(run_id)
     ui.wait_for_state("Suspended", RUN_SECONDS)
-    # A worker with a limit ends if a run is resumed while the process that asked is still there (Prefect's limiter).
-    wait_for(lambda: not carrying(f"PREFECT__FLOW_RUN_ID={run_id}"), 60, "the end of the process that asked")
 
 
 def answer(ui: Ui, name: str, yes: bool, comment: str) -> None:
