@@ -7,7 +7,7 @@ from prefect import Flow
 from flows.stage_requests import StageRequest
 from tasks.contracts import RunContext, Value
 from tasks.orchestration.steps import is_deployed, run_on_pool
-from tasks.records import intact, recall
+from tasks.records import intact, known, recall
 from tasks.steps import store_of
 
 V = TypeVar("V", bound=Value)
@@ -19,7 +19,7 @@ def placed(run: RunContext, stage: Flow[Any, Any], request: StageRequest, kind: 
     if is_deployed():
         run_on_pool(
             f"{stage.name}/{stage.name}", {"request": request.model_dump(mode="json")},
-            whole=lambda: intact(store, recall(store, run.name, kind, value_type)),
+            whole=lambda: known(store, run.name, kind) and intact(store, recall(store, run.name, kind, value_type)),
         )  # fmt: skip
     else:
         stage(request)

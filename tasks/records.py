@@ -12,7 +12,6 @@ M = TypeVar("M", bound=BaseModel)
 # What a run leaves, in the order in which it comes to be, and who gives it.
 GIVEN_BY = {
     "context": "finetune or prepare-data",
-    "request": "finetune",
     "base": "finetune or prepare-data",
     "data": "finetune or prepare-data",
     "search": "search-settings",
@@ -49,6 +48,13 @@ def recall(store: Store, name: str, kind: str, value_type: type[M]) -> M:
     except ValidationError as error:
         problem = error.errors()[0]["msg"]
         raise RequestError(f"The {kind} of the run {name!r} has another form ({problem}); start the run again.") from error
+
+
+def forget(store: Store, name: str) -> None:
+    """Remove what stages of the run left: it begins anew, and takes nothing for its own that another start of it left."""
+    for kind in GIVEN_BY:
+        if kind != "context":
+            store.remove(_key(name, kind))
 
 
 def intact(store: Store, value: BaseModel) -> bool:

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,11 @@ class Store:
         except FileNotFoundError:
             return None
         return text.replace(_STORE, self.root + "/")
+
+    def remove(self, key: str) -> None:
+        """Remove one small text, where it is."""
+        with suppress(FileNotFoundError):
+            self.filesystem.rm_file(f"{self._base}/{key}")
 
     def damage(self, key: str, manifest: Mapping[str, Any]) -> str:
         """What is wrong with the files of the entry `key`; "" where each exists with its hash."""

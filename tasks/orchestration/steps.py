@@ -52,6 +52,16 @@ def is_deployed() -> bool:
     return bool(run and run.deployment_id)
 
 
+def waits_for_answer(flow_run_id: str) -> bool:
+    """Whether a flow run is suspended until a person answers; False for one that this server does not know."""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run_id)).state
+    except (ObjectNotFound, ValueError):
+        return False
+    return bool(state and state.is_paused())
+
+
 def stop_reason() -> str:
     """Why heavy work must stop: this flow run, or one above it, is over or being cancelled; else ""."""
     run_id = _flow_run_id()

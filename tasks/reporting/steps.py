@@ -32,8 +32,8 @@ from tasks.contracts import (
     digest_of,
 )
 from tasks.errors import RequestError
-from tasks.orchestration.steps import announce, as_parts, belongs_to, own_flow_run
-from tasks.records import keep, known, recall
+from tasks.orchestration.steps import announce, as_parts, belongs_to, own_flow_run, waits_for_answer
+from tasks.records import forget, keep, known, recall
 from tasks.reporting import report
 from tasks.reporting.stages import shown
 from tasks.steps import store_of, tracker_of
@@ -47,8 +47,20 @@ _PATIENCE_SECONDS = 1.0
 
 
 @contextmanager
-def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: str) -> Iterator[RunContext]:
-    """A run of a request: its parent run in MLflow ends as FAILED where an exception leaves."""
+def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: str, anew: bool = True) -> Iterator[RunContext]:
+    """A run of a request: its parent run in MLflow ends as FAILED where an exception leaves.
+
+    Args:
+        name: of the run.
+        request: what was asked.
+        store: name of the store block.
+        tracking: name of the tracking block.
+        hub: name of the hub block.
+        anew: forget what other flow runs left in the run's record. A stage that goes on with it does not.
+
+    Raises:
+        RequestError: another process works on a run of this name, or one waits for an answer.
+    """
     _let_the_story_through()
     workspace = workspace_folder()
     prepare_workspace(workspace)
@@ -58,6 +70,7 @@ def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: st
         flow_run_id=str(flow_run.id) if flow_run else "",
     )  # fmt: skip
     with _only_one(run), as_parts():
+        _take_over(run, anew)
         yield from _tracked(run, request.model_dump(mode="json"))
 
 
@@ -86,7 +99,7 @@ def opened_stage(
             yield so_far.model_copy(update={"part": True})
             return
         tracking, hub = tracking if tracking is not None else so_far.tracking, hub if hub is not None else so_far.hub
-    with opened_run(name, request, store, tracking, hub or "") as run:
+    with opened_run(name, request, store, tracking, hub or "", anew=False) as run:
         yield run
 
 
@@ -122,6 +135,27 @@ def _tracked(run: RunContext, request: Mapping[str, Any]) -> Iterator[RunContext
         tracker.close(opened.run_id, "FAILED")
         raise
     tracker.close(opened.run_id)
+
+
+def _take_over(run: RunContext, anew: bool) -> None:
+    """Make the run's record this flow run's own.
+
+    Raises:
+        RequestError: another flow run of this name waits for a person's answer about what the record holds.
+    """
+    store = store_of(run)
+    if not known(store, run.name, "context"):
+        return
+    before = recall(store, run.name, "context", RunContext).flow_run_id
+    if before and before == run.flow_run_id:
+        return
+    if before and run.flow_run_id and waits_for_answer(before):
+        raise RequestError(
+            f"A run of {run.name!r} waits for a person's answer in Prefect, as flow run {before}. Answer it or cancel it "
+            f"first, or choose another name."
+        )
+    if anew:
+        forget(store, run.name)
 
 
 def _open_before(run: RunContext) -> str:
@@ -206,8 +240,8 @@ def write_report(
 def _why_not(evaluation: EvaluationReport, approval: Approval | None) -> tuple[str, ...]:
     if not evaluation.verdict.passed or approval is None:
         return evaluation.verdict.reasons
-    said = f": {approval.comment}" if approval.comment else "."
-    return (f"{approval.by or 'Nobody'} did not approve the release{said}", *evaluation.verdict.reasons)
+    who = f"{approval.by} did not approve the release" if approval.by else "The release was not approved"
+    return (f"{who}: {approval.comment or 'no comment'}.", *evaluation.verdict.reasons)
 
 
 def steps_of(run: RunContext) -> tuple[StepRecord, ...]:

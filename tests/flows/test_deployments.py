@@ -244,6 +244,41 @@ def test_nothing_waits_for_ever_where_every_limit_is_one(installation: Installat
     assert [trial["status"] for trial in result_of(installation, "narrow")["search"]["trials"]] == ["done", "done"]
 
 
+def test_no_answer_in_time_is_a_no(installation: Installation, api: Api) -> None:
+    """The run schedules the no itself, for when the hours are over; here it comes at once."""
+    request = small("unanswered", "quickstart:", release={"approval": {"required": True, "hours": 2}})
+    run_id = api.start("finetune/finetune", request)
+    api.wait(run_id, "Suspended", 300)
+    assert api.slots() == 0
+    scheduled = newest_run(api, "expire-approval/expire-approval")
+    assert scheduled is not None
+    assert scheduled["parameters"] == {"flow_run_id": run_id}
+    hours = datetime.fromisoformat(scheduled["expected_start_time"]) - datetime.now(UTC)
+    assert 1.9 < hours.total_seconds() / 3600 <= 2
+    path = f"/deployments/{api.deployment('expire-approval/expire-approval')['id']}/create_flow_run"
+    api.post(path, {"parameters": {"flow_run_id": run_id}, "state": {"type": "SCHEDULED"}})
+    api.wait(run_id, "Completed", 300)
+    result = result_of(installation, "unanswered")
+    assert (result["status"], result["approval"]["granted"], result["approval"]["by"]) == ("rejected", False, "")
+    assert result["rejected_reasons"][0] == "The release was not approved: nobody answered in time."
+    trainings = [child for child in api.children(run_id) if child["name"].startswith("train")]
+    assert len(trainings) == 1  # what was done before it was suspended is not done again
+    assert not (installation.workspace / "models" / "unanswered").exists()
+
+
+def test_a_missing_limit_is_an_error_and_not_no_limit(installation: Installation) -> None:
+    code = """
+import tasks.orchestration.steps as steps
+steps.GPU_LIMIT = "nowhere"
+try:
+    with steps.gpu_slots(1):
+        print("held")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    assert python(installation, code).startswith("ServiceError Prefect gives no slot of its limit 'nowhere'")
+
+
 def test_maintenance_says_what_it_would_remove_and_removes_nothing(installation: Installation, api: Api) -> None:
     before = sorted(installation.workspace.glob("cache/*/*/manifest.json"))
     api.wait(api.start("maintenance/maintenance", {"dry_run": True, "cache_days": 1}), "Completed", 90)

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.contracts import Count, RunContext, SplitPart
 from tasks.errors import RequestError
-from tasks.records import intact, keep, known, recall
+from tasks.records import forget, intact, keep, known, recall
 from tasks.storage import Store
 
 SHA = "a" * 64
@@ -41,6 +41,14 @@ def test_what_is_missing_is_named_with_what_is_there_and_who_gives_it(store: Sto
         recall(store, "bot", "model", SplitPart)
     with pytest.raises(RequestError, match=r"'other' has no data .*Nothing is known of it there"):
         recall(store, "other", "data", SplitPart)
+
+
+def test_a_run_that_begins_anew_forgets_its_stages_but_not_how_it_works(store: Store) -> None:
+    for kind in ("context", "data", "model", "approval"):
+        keep(store, "bot", kind, RunContext(name="bot", workspace="/w"))
+    forget(store, "bot")
+    assert [kind for kind in ("context", "data", "model", "approval") if known(store, "bot", kind)] == ["context"]
+    forget(store, "other")  # which never was
 
 
 def test_a_value_of_another_form_is_refused(store: Store) -> None:
