@@ -17,6 +17,18 @@ ROOT = Path(__file__).parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What uses the session's workspace runs in one process, beside another that runs all else, file by file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByWorkspace(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "flows" if nodeid.startswith("tests/flows/") else nodeid.split("::", maxsplit=1)[0]
+
+    return ByWorkspace(config, log)
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A two-layer Llama of random weights, 512 words of vocabulary, without a tokenizer."""

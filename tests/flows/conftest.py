@@ -19,13 +19,6 @@ from tests.servers import user_environment as environment
 ROOT = Path(__file__).parents[2]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the session's workspace runs in one process, beside another that runs all else."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("flows"))
-
-
 @dataclass(frozen=True)
 class Ended:
     """How a command ended."""
