@@ -90,15 +90,15 @@ def watched(names: Sequence[str], minutes: float, say: Callable[[float], None], 
         since, told = time.monotonic(), False
         while not over.wait(poll_seconds):
             share = busy_share(names)
-            if share is None:
-                return  # not a GPU whose use can be read
+            if share is None:  # not a GPU, or the driver does not say for once: neither busy nor idle
+                continue
             if share > 0:
                 since, told = time.monotonic(), False
             elif not told and time.monotonic() - since >= minutes * 60:
                 told = True
                 say((time.monotonic() - since) / 60)
 
-    if names and minutes:
+    if names and minutes and which("nvidia-smi"):
         # Whatever is said may concern the flow run, which the context of this thread knows.
         threading.Thread(target=contextvars.copy_context().run, args=(look,), daemon=True).start()
     try:
