@@ -103,7 +103,7 @@ class Installation:
     @property
     def environment(self) -> dict[str, str]:
         """Of whoever uses the server by hand."""
-        return {**environment(), "PREFECT_API_URL": self.address, "PREFECT_HOME": str(self.workspace / "client")}
+        return {**environment(), "PREFECT_API_URL": self.address, "PREFECT_HOME": str(self.workspace.parent / "client")}
 
     def up(self) -> dict[str, Any]:
         ended = tuneflow(

@@ -50,7 +50,7 @@ def test_a_run_is_started_from_the_form_and_its_report_is_read(ui: Ui, installat
     fill_in(ui, "from-the-form")
     ui.picture("form")
     run_id = ui.submit()
-    (posted,) = ui.posted("/create_flow_run")
+    posted = ui.posted("/create_flow_run")[-1]  # one that the server was too busy for is sent again
     request = posted["parameters"]["request"]
     assert (request["name"], request["base_model"]["uri"], request["data"]["source"]) == (
         "from-the-form", "models/quickstart-base", "quickstart:",
@@ -137,7 +137,7 @@ def test_the_form_s_tabs_keep_and_send_what_they_say(ui: Ui, installation: Insta
     ui.picture("filled")
     ui.submit_button.click()
     expect(ui.message("name is 'Not Sent'")).to_be_visible()
-    (posted,) = ui.posted("/create_flow_run")
+    posted = ui.posted("/create_flow_run")[-1]  # one that the server was too busy for is sent again
     request = posted["parameters"]["request"]
     assert request["method"] == {"kind": "full"}
     assert request["search"]["strategy"] == {"kind": "grid", "points": 3}

@@ -64,7 +64,7 @@ def test_everything_is_where_the_result_says(quickstart: Ended, workspace: Path)
     assert result["model"]["sha256"][:12] in page
     assert {path.name for path in (run / "logs").iterdir()} == {"train.log", "evaluate.log", "export-safetensors.log"}
     assert {path.name for path in workspace.iterdir()} <= {
-        "runs", "cache", "checkpoints", "models", "mlflow", "mlflow.db", "prefect",
+        "runs", "cache", "checkpoints", "models", "mlflow", "mlflow.db", "prefect", "server", "services",
     }  # fmt: skip
 
 
