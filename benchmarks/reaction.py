@@ -72,10 +72,12 @@ def from_event(api: Api, workspace: Path, port: int) -> list[Row]:
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_HOME": str(workspace / "client"),
     }
+    deployment = api.deployment("finetune/finetune-on-dataset")["id"]
+    wanted = {"flow_runs": {"deployment_id": {"any_": [deployment]}}}
+    before = {run["id"] for run in api.post("/flow_runs/filter", wanted)}
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
     emitted = float(done.stdout)
-    deployment = api.deployment("finetune/finetune-on-dataset")["id"]
-    (run,) = _until(lambda: api.post("/flow_runs/filter", {"flow_runs": {"deployment_id": {"any_": [deployment]}}}))
+    (run,) = _until(lambda: [run for run in api.post("/flow_runs/filter", wanted) if run["id"] not in before])
     made = time.time() - emitted
     _until(lambda: api.state(run["id"]) == "Running")
     running = time.time() - emitted
