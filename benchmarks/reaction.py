@@ -22,7 +22,8 @@ from zlib import crc32
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.api import Api, carrying  # noqa: E402  (the project's root is not on the path before)
+from tasks.process import carrying  # noqa: E402  (the project's root is not on the path before)
+from tests.api import Api  # noqa: E402
 from tests.servers import BIN, free_port, user_environment  # noqa: E402
 
 Row = tuple[str, str, float]

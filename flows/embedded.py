@@ -12,13 +12,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tasks.environment import EMBEDDED
 from tasks.errors import ServiceError, StageError
 from tasks.process import companion
 from tasks.services.state import answers, running_api
 
 _PATIENCE = 120.0  # seconds; a first start makes the database
 _VARIABLE = "PREFECT_API_URL"
-EMBEDDED = "TUNEFLOW_EMBEDDED"  # says that the server is this command's own: it holds no limits and no work pools
 
 
 @contextmanager

@@ -118,11 +118,16 @@ def _lookup(store: Store, entry: str, value_type: type[V]) -> tuple[V | None, st
         return None, f"its cached result has another form: {error.errors()[0]['msg']}"
 
 
+def lock_of(store: Store, entry: str) -> Path:
+    """The lock that a step holds while it computes or looks up the entry."""
+    return store.scratch / "locks" / f"{entry.replace('/', '-')}.lock"
+
+
 @contextmanager
 def _only_one(store: Store, entry: str, waiting: Callable[[str], None]) -> Iterator[None]:
-    locks = store.scratch / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{entry.replace('/', '-')}.lock")
+    path = lock_of(store, entry)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
     except Timeout:

@@ -137,3 +137,9 @@ def unknown_name(what: str, found: str, known: Iterable[str]) -> str:
     near = get_close_matches(found, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"Unknown {what} {found!r}.{hint} Known: {', '.join(names)}."
+
+
+def without_login(address: str) -> str:
+    """An address as messages may show it: without user and password."""
+    scheme, found, rest = address.partition("://")
+    return address if scheme.startswith(("sqlite", "file")) else scheme + found + rest.rpartition("@")[2]

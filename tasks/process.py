@@ -108,6 +108,7 @@ def run_child(
     """
     tail: deque[str] = deque(maxlen=TAIL)
     mark = uuid4().hex
+    entry = f"TUNEFLOW_CHILD={mark}"
     variables = _variables({"TUNEFLOW_CHILD": mark, **(environment or {})})
     process = subprocess.Popen(
         _shim(command, grace_seconds),
@@ -121,13 +122,13 @@ def run_child(
     )
     watch = _Watch(should_stop, poll_seconds, process.terminate)
     try:
-        _pump(process, tail, on_event, on_line, log, lambda: _sweep(mark, grace_seconds))
+        _pump(process, tail, on_event, on_line, log, lambda: _sweep(entry, grace_seconds))
         returncode = process.wait()
     finally:
         watch.end()
         _end(process, grace_seconds)
         if process.returncode < 0:
-            _sweep(mark, grace_seconds)
+            _sweep(entry, grace_seconds)
     if watch.reason:
         raise StoppedError(f"{_name(command)} was stopped: {watch.reason}.", returncode, tail)
     if returncode:
@@ -262,25 +263,28 @@ def _end(process: "subprocess.Popen[str] | subprocess.Popen[bytes]", grace_secon
         process.wait()
 
 
-def _sweep(mark: str, grace_seconds: float) -> None:
-    """End every process that carries `mark` in its environment: the shim's work where the shim itself was killed."""
-    signal_all(_marked(mark), signal.SIGTERM)
+def _sweep(entry: str, grace_seconds: float) -> None:
+    """End every process that has `entry` in its environment: the shim's work where the shim itself was killed."""
+    signal_all(carrying(entry), signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
-    while (left := _marked(mark)) and time.monotonic() < deadline + 5:
+    while (left := carrying(entry)) and time.monotonic() < deadline + 5:
         if time.monotonic() >= deadline:
             signal_all(left, signal.SIGKILL)
         time.sleep(0.05)
 
 
-def _marked(mark: str) -> list[int]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue  # it ended while we looked, or is not ours
-    return found
+def carries(pid: int, entry: str) -> bool:
+    """Whether a process has `entry`, a NAME=value, in its environment."""
+    try:
+        return entry.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False  # it ended, or is not ours
+
+
+def carrying(entry: str) -> list[int]:
+    """Every process that has `entry`, a NAME=value, in its environment, but this one."""
+    numbers = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+    return [pid for pid in numbers if pid != os.getpid() and carries(pid, entry)]
 
 
 def _name(command: Sequence[str]) -> str:

@@ -69,6 +69,15 @@ def _uris(tree: object) -> set[str]:
     return set().union(*map(_uris, tree)) if isinstance(tree, list | tuple) else set()
 
 
+def recall_if_known(store: Store, name: str, kind: str, value_type: type[M]) -> M | None:
+    """A value of the run `name`, or None where it has none.
+
+    Raises:
+        RequestError: it has one of another form.
+    """
+    return recall(store, name, kind, value_type) if known(store, name, kind) else None
+
+
 def known(store: Store, name: str, kind: str) -> bool:
     """Whether the run has such a value."""
     return store.read(_key(name, kind)) is not None

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from blocks.tracking import MlflowTracking
 from tasks.caching import Outcome, run_cached
 from tasks.contracts import HardwarePlan, RunContext, Value
 from tasks.devices import leased, visible_devices, watched
-from tasks.errors import ServiceError
+from tasks.errors import ServiceError, without_login
 from tasks.orchestration.steps import announce, gpu_slots, stop_reason
 from tasks.process import Event, child_environment, python_module, run_child
 from tasks.progress import Reporter
@@ -260,6 +259,12 @@ def _tell(tracker: Tracker, run: RunContext, outcome: Outcome[V]) -> None:
     tracker.log_metrics(run.run_id, [(0, {f"{title}.seconds": record.seconds})])
 
 
+def let_the_story_through() -> None:
+    """Let every line of the story into the run's log: under a worker nothing else does."""
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.DEBUG)
+
+
 @lru_cache(maxsize=8)
 def store_of(run: RunContext) -> Store:
     """The store of a run: its block's, or the workspace itself."""
@@ -285,12 +290,8 @@ def tracker_of(run: RunContext) -> Tracker:
     try:
         client = block.client()
     except Exception as error:
-        raise ServiceError(f"The tracking server {_without_login(block.tracking_uri)} cannot be used: {error}.") from error
+        raise ServiceError(f"The tracking server {without_login(block.tracking_uri)} cannot be used: {error}.") from error
     return Tracker(client, run.name, block.artifact_root, run.run_id)
-
-
-def _without_login(uri: str) -> str:
-    return re.sub(r"://[^/@]*@", "://", uri)
 
 
 def hub_token(run: RunContext) -> str | None:

@@ -1,7 +1,6 @@
-"""A client of Prefect's API for tests, and what they look for on this machine."""
+"""A client of Prefect's API for tests."""
 
 import time
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -100,15 +99,3 @@ class Api:
     def slots(self, name: str = "gpu") -> int:
         """Slots of a global concurrency limit that are taken."""
         return int(self.get(f"/v2/concurrency_limits/{name}")["active_slots"])
-
-
-def carrying(variable: str) -> list[int]:
-    """Process ids of all that have `NAME=value` in their environment."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except OSError:
-            continue  # it ended while we looked, or is not ours
-    return found

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import environment
+from tasks import environment
 
 ROOT = Path(__file__).parents[1]
 SECRET = re.compile(r"password|passwd|secret|token|auth|api_key|access_key", re.IGNORECASE)
@@ -108,7 +108,7 @@ def test_no_secret_is_written_into_the_image() -> None:
     assert [name for name in names if SECRET.search(name)] == []
 
 
-@pytest.mark.parametrize("group", ["_QUIET", "_PREFECT"])
+@pytest.mark.parametrize("group", ["QUIET", "PREFECT"])
 def test_the_environment_is_that_of_the_command_line(group: str) -> None:
     wanted: dict[str, str] = getattr(environment, group)
     assert {name: variables().get(name) for name in wanted} == wanted

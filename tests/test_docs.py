@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from flows.cli import _parser
-from flows.environment import _QUIET
 from flows.request import FinetuneRequest
 from tasks.contracts import ModelRef, Objective, Trial
 from tasks.data.shapes.values import Fit
+from tasks.environment import QUIET
 from tasks.search.dimensions import Number
 from tasks.search.space import make_space
 from tasks.training.methods.lora import Lora
@@ -210,13 +210,13 @@ def test_every_option_is_explained(page: str, prefix: str) -> None:
 
 def test_the_telemetry_switches_are_listed() -> None:
     text = (ROOT / "docs" / "secure.md").read_text(encoding="utf-8")
-    assert [name for name, value in _QUIET.items() if f"{name}={value}" not in text] == []
+    assert [name for name, value in QUIET.items() if f"{name}={value}" not in text] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_python_examples_compile(page: Path) -> None:
     for code in blocks(page, "python"):
-        compile(code, named(page), "exec")
+        assert compile(code, named(page), "exec")
 
 
 def example(path: str) -> ModuleType:

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from tasks.environment import ROOT
 from tasks.errors import InputError, ServiceError
-from tasks.installation.spec import PREFIX, ROOT, InstallationSpec
+from tasks.installation.spec import PREFIX, InstallationSpec
 
 FILE = ROOT / "infra" / "automations.yaml"
 # The server gives each trigger an id of its own; whether an automation is switched on is for the user to say.

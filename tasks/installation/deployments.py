@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from tasks.environment import ROOT
 from tasks.errors import InputError
 from tasks.installation.automations import comparable
-from tasks.installation.spec import ROOT
 
 FILE = ROOT / "deployments.yaml"
 _SAID = (

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.environment import ROOT
 from tasks.errors import InputError, ServiceError
-from tasks.installation.spec import ROOT, InstallationSpec
+from tasks.installation.spec import InstallationSpec
 
 FOLDER = ROOT / "infra" / "pools"
 _TYPES = {"cpu": "process", "gpu": "process", "k8s-gpu": "kubernetes"}

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 Outcome = Literal["made", "changed", "kept"]
 Kind = Literal["work pool", "limit", "block type", "automation", "deployment"]
 PREFIX = "tuneflow: "  # of the names of our automations
-ROOT = Path(__file__).parents[2]
 _SHORTEST = 0.2  # minutes; Prefect takes no trigger on silence below 10 s
 
 

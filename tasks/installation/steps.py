@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -27,13 +27,15 @@ from pydantic import ValidationError
 from blocks.hub import ModelHub
 from blocks.store import ArtifactStore
 from blocks.tracking import MlflowTracking
-from tasks.errors import InputError, ServiceError, StageError
+from tasks.environment import ROOT
+from tasks.errors import InputError, ServiceError, StageError, without_login
 from tasks.installation.automations import FILE, comparable, no_such_block, read_automations
 from tasks.installation.deployments import FILE as DEPLOYMENTS
 from tasks.installation.deployments import Asked, Found, found_deployment, missing, read_deployments
 from tasks.installation.pools import Pool, check_type, wanted_pools
-from tasks.installation.spec import PREFIX, ROOT, InstallationSpec, Item, outcome_of
+from tasks.installation.spec import PREFIX, InstallationSpec, Item, outcome_of
 
+T = TypeVar("T")
 Tell = Callable[[Item], None]
 _BLOCKS: tuple[type[Block], ...] = (MlflowTracking, ArtifactStore, ModelHub)
 _PAGE = 200
@@ -73,24 +75,19 @@ def _answering() -> Iterator[SyncPrefectClient]:
         status = error.response.status_code
         if status in (401, 403):
             raise ServiceError(
-                f"The Prefect API at {_without_login(address)} refuses the log-in (status {status}). Set "
+                f"The Prefect API at {without_login(address)} refuses the log-in (status {status}). Set "
                 "PREFECT_API_AUTH_STRING to the server's user:password."
             ) from error
         raise ServiceError(
-            f"The Prefect API at {_without_login(address)} answered {status} to {error.request.method} "
+            f"The Prefect API at {without_login(address)} answered {status} to {error.request.method} "
             f"{error.request.url.path}: {error.response.text[:500]}. Expected a server of Prefect 3.8, and an address that "
             "ends in /api."
         ) from error
     except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ServiceError(
-            f"No Prefect API answers at {_without_login(address)}: {error}. Start a server with `tuneflow up`, or correct "
+            f"No Prefect API answers at {without_login(address)}: {error}. Start a server with `tuneflow up`, or correct "
             "PREFECT_API_URL."
         ) from error
-
-
-def _without_login(address: str) -> str:
-    scheme, found, rest = address.rpartition("://")
-    return scheme + found + rest.rpartition("@")[2]
 
 
 def set_pool(client: SyncPrefectClient, pool: Pool) -> Item:
@@ -155,10 +152,7 @@ def notification_block(client: SyncPrefectClient, asked: str) -> UUID:
 
 
 def _saved_blocks(client: SyncPrefectClient) -> Iterator[BlockDocument]:
-    offset = 0
-    while page := client.read_block_documents(limit=_PAGE, offset=offset, include_secrets=False):
-        yield from page
-        offset += len(page)
+    return _pages(lambda offset: client.read_block_documents(limit=_PAGE, offset=offset, include_secrets=False))
 
 
 def _notifies(block: BlockDocument) -> bool:
@@ -183,10 +177,7 @@ def set_automations(client: SyncPrefectClient, spec: InstallationSpec, notify_id
 
 
 def _automations(client: SyncPrefectClient) -> Iterator[Automation]:
-    offset = 0
-    while page := client.read_automations(limit=_PAGE, offset=offset):
-        yield from page
-        offset += len(page)
+    return _pages(lambda offset: client.read_automations(limit=_PAGE, offset=offset))
 
 
 def _parsed(entry: dict[str, Any]) -> AutomationCore:
@@ -247,17 +238,22 @@ def _deployments(client: SyncPrefectClient, asked: Sequence[Asked]) -> dict[str,
     """Those of the file that the server holds, by name."""
     entrypoints = {deployment.name: deployment.entrypoint for deployment in asked}
     found: dict[str, Found] = {}
-    offset = 0
-    while page := client.read_deployments(limit=_PAGE, offset=offset):
-        offset += len(page)
-        for deployment in page:
-            if entrypoints.get(deployment.name) != deployment.entrypoint:
-                continue
-            automations = client.read_resource_related_automations(f"prefect.deployment.{deployment.id}")
-            found[deployment.name] = found_deployment(
-                deployment.model_dump(mode="json"), [automation.model_dump(mode="json") for automation in automations]
-            )
+    for deployment in _pages(lambda offset: client.read_deployments(limit=_PAGE, offset=offset)):
+        if entrypoints.get(deployment.name) != deployment.entrypoint:
+            continue
+        automations = client.read_resource_related_automations(f"prefect.deployment.{deployment.id}")
+        found[deployment.name] = found_deployment(
+            deployment.model_dump(mode="json"), [automation.model_dump(mode="json") for automation in automations]
+        )
     return found
+
+
+def _pages(read: Callable[[int], Sequence[T]]) -> Iterator[T]:
+    """All that there is of something that the API gives a page at a time."""
+    offset = 0
+    while page := read(offset):
+        yield from page
+        offset += len(page)
 
 
 def _keep_switches(client: SyncPrefectClient, before: Found, after: Found) -> None:

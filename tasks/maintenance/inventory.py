@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from tasks.caching import lock_of
 from tasks.storage import MANIFEST, Store
 
 KEY = re.compile(r"[0-9a-f]{24}")
@@ -106,14 +107,9 @@ def written(store: Store, key: str) -> float:
     return _modified(store, address, {}) if store.filesystem.exists(address) else 0.0
 
 
-def lock_of(store: Store, entry: str) -> Path:
-    """The lock that a step holds while it computes or looks up the entry."""
-    return store.scratch / "locks" / f"{entry.replace('/', '-')}.lock"
-
-
 def bench_locks(store: Store, bench: str) -> list[Path]:
     """The lock of the step that works in the folder `bench` of `unfinished/`, named by entry and process."""
-    return [store.scratch / "locks" / f"{bench.rpartition('-')[0]}.lock"] if bench.startswith("cache-") else []
+    return [lock_of(store, bench.rpartition("-")[0])] if bench.startswith("cache-") else []
 
 
 def training_locks(store: Store, key: str) -> list[Path]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.caching import lock_of
 from tasks.maintenance import inventory
 from tasks.maintenance.inventory import Activity, Entry, Place
 from tasks.maintenance.spec import DAY, GIB, HOUR, Item, Kept, Kind, MaintenanceSpec, RetentionPlan
@@ -105,7 +106,7 @@ def _checkpoints(survey: Survey) -> list[Item]:
 def _cache(survey: Survey, going: set[str]) -> list[Item]:
     def is_free(item: Item) -> bool:
         busy = survey.named.get(item.key, set()) - going or survey.activity.is_in_use(item.key)
-        return not busy and not inventory.is_held(inventory.lock_of(survey.store, item.key))
+        return not busy and not inventory.is_held(lock_of(survey.store, item.key))
 
     judged = []
     for entry in survey.entries:
@@ -144,9 +145,7 @@ def _partials(survey: Survey) -> list[Item]:
         for entry in survey.entries
         if not entry.whole
     ]
-    return [
-        survey.overdue(item, survey.spec.unfinished_hours, "hours", inventory.lock_of(survey.store, item.key)) for item in items
-    ]
+    return [survey.overdue(item, survey.spec.unfinished_hours, "hours", lock_of(survey.store, item.key)) for item in items]
 
 
 def _unfinished(survey: Survey) -> list[Item]:
@@ -179,7 +178,7 @@ def _copies(survey: Survey) -> list[Item]:
             key = inventory.KEY.search(folder.name)
             entry = f"cache/{step.name}/{key[0]}" if key else ""
             item = survey.item(folder, "copy", survey.activity.last_use.get(entry, 0.0))
-            lock = inventory.lock_of(survey.store, entry)
+            lock = lock_of(survey.store, entry)
             judged = survey.overdue(item, survey.spec.unfinished_hours, "hours", lock)
             busy = not key or survey.activity.is_in_use(entry)
             found.append(item if busy else judged)

@@ -19,7 +19,7 @@ from tasks.maintenance.page import headline, markdown
 from tasks.maintenance.retention import plan
 from tasks.maintenance.spec import MaintenanceReport, MaintenanceSpec
 from tasks.maintenance.sweeping import sweep
-from tasks.steps import store_of
+from tasks.steps import let_the_story_through, store_of
 from tasks.storage import Store
 from tasks.workspace import workspace_folder
 
@@ -36,8 +36,7 @@ def clean_workspace(spec: MaintenanceSpec) -> MaintenanceReport:
         WorkspaceError: there is no such workspace.
         ServiceError: there is no such store block.
     """
-    if log.level == logging.NOTSET:
-        log.setLevel(logging.DEBUG)  # under a worker nothing else lets the story into the run's log
+    let_the_story_through()
     workspace = workspace_folder()
     if not workspace.is_dir():
         raise WorkspaceError(f"There is no workspace {workspace}. Set TUNEFLOW_WORKSPACE to the one that is to be cleaned.")

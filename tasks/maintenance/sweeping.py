@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.caching import lock_of
 from tasks.maintenance import inventory
 from tasks.maintenance.inventory import Activity, Place
 from tasks.maintenance.spec import Item
@@ -83,7 +84,7 @@ def _remove_folder(ground: _Ground, item: Item) -> str:
 
 def _remove_entry(ground: _Ground, item: Item) -> str:
     store = ground.place.store
-    with inventory.holding([_made(inventory.lock_of(store, item.key))]) as mine:
+    with inventory.holding([_made(lock_of(store, item.key))]) as mine:
         activity = ground.activity(item.key)
         if not mine or activity.is_in_use(item.key):
             return _HELD
@@ -132,7 +133,7 @@ def _locks(store: Store, item: Item) -> list[Path]:
     if item.kind == "checkpoint":
         locks = inventory.training_locks(store, name)
     elif item.kind == "copy":
-        locks = [inventory.lock_of(store, _entry_of(item))]
+        locks = [lock_of(store, _entry_of(item))]
     else:
         locks = inventory.bench_locks(store, name)
     return [_made(lock) for lock in locks]

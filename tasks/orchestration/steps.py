@@ -22,13 +22,13 @@ from prefect.exceptions import CancelledRun, ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from tasks.contracts import digest_of
+from tasks.environment import EMBEDDED
 from tasks.errors import ServiceError, StageError, StoppedError
 
 log = logging.getLogger("tuneflow")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-EMBEDDED = "TUNEFLOW_EMBEDDED"  # set where the Prefect server belongs to this command alone
 PART = "tuneflow-part"
 GPU_LIMIT = "gpu"  # the global concurrency limit that counts devices
 _GENERATIONS = 5

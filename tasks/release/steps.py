@@ -27,7 +27,7 @@ from tasks.contracts import (
 )
 from tasks.errors import RequestError
 from tasks.orchestration.steps import announce, is_deployed
-from tasks.records import keep, known, recall
+from tasks.records import keep, recall_if_known
 from tasks.release import approval, package, parity
 from tasks.release.exporters import Exporter
 from tasks.release.job import ExportJob
@@ -85,11 +85,8 @@ def demand_passed(run: RunContext, spec: ReleaseSpec, report: EvaluationReport, 
 
 
 def _approved(run: RunContext, model: TrainedModel) -> bool:
-    store = store_of(run)
-    if not known(store, run.name, "approval"):
-        return False
-    given = recall(store, run.name, "approval", Approval)
-    return given.granted and given.model_sha256 == model.sha256
+    given = recall_if_known(store_of(run), run.name, "approval", Approval)
+    return given is not None and given.granted and given.model_sha256 == model.sha256
 
 
 def publish_release(
@@ -167,10 +164,9 @@ def ask_approval(run: RunContext, spec: ReleaseSpec, model: TrainedModel, report
     if not spec.approval.required or not report.verdict.passed:
         return None
     store = store_of(run)
-    if known(store, run.name, "approval"):
-        before = recall(store, run.name, "approval", Approval)
-        if before.model_sha256 == model.sha256 and before.flow_run_id == run.flow_run_id:
-            return before
+    before = recall_if_known(store, run.name, "approval", Approval)
+    if before and (before.model_sha256, before.flow_run_id) == (model.sha256, run.flow_run_id):
+        return before
     answer = _answer(run, spec.approval.hours, approval.question(run.name, model, report, spec.approval.hours))
     given = Approval(
         granted=answer.approve and bool(answer.name.strip()), by=answer.name.strip(), at=time.time(),

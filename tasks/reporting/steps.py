@@ -33,10 +33,10 @@ from tasks.contracts import (
 )
 from tasks.errors import RequestError
 from tasks.orchestration.steps import announce, as_parts, belongs_to, own_flow_run, waits_for_answer
-from tasks.records import forget, keep, known, recall
+from tasks.records import context_of, forget, keep, known, recall_if_known
 from tasks.reporting import report
 from tasks.reporting.stages import shown
-from tasks.steps import store_of, tracker_of
+from tasks.steps import let_the_story_through, store_of, tracker_of
 from tasks.storage import write_text
 from tasks.workspace import prepare_workspace, workspace_folder
 
@@ -61,7 +61,7 @@ def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: st
     Raises:
         RequestError: another process works on a run of this name, or one waits for an answer.
     """
-    _let_the_story_through()
+    let_the_story_through()
     workspace = workspace_folder()
     prepare_workspace(workspace)
     flow_run = own_flow_run()
@@ -90,22 +90,17 @@ def opened_stage(
     Raises:
         RequestError: the run is not known, or another process works on it.
     """
-    _let_the_story_through()
+    let_the_story_through()
     workspace = str(workspace_folder())
     records = store_of(RunContext(name=name, workspace=workspace, store=store))
     if tracking is None or known(records, name, "context"):
-        so_far = recall(records, name, "context", RunContext).model_copy(update={"workspace": workspace})
+        so_far = context_of(records, name, workspace)
         if belongs_to(so_far.flow_run_id):
             yield so_far.model_copy(update={"part": True})
             return
         tracking, hub = tracking if tracking is not None else so_far.tracking, hub if hub is not None else so_far.hub
     with opened_run(name, request, store, tracking, hub or "", anew=False) as run:
         yield run
-
-
-def _let_the_story_through() -> None:
-    if log.level == logging.NOTSET:
-        log.setLevel(logging.DEBUG)  # under a worker nothing else lets the story into the run's log
 
 
 def keep_value(run: RunContext, kind: str, value: V) -> V:
@@ -144,9 +139,10 @@ def _take_over(run: RunContext, anew: bool) -> None:
         RequestError: another flow run of this name waits for a person's answer about what the record holds.
     """
     store = store_of(run)
-    if not known(store, run.name, "context"):
+    so_far = recall_if_known(store, run.name, "context", RunContext)
+    if so_far is None:
         return
-    before = recall(store, run.name, "context", RunContext).flow_run_id
+    before = so_far.flow_run_id
     if before and before == run.flow_run_id:
         return
     if before and run.flow_run_id and waits_for_answer(before):
@@ -160,11 +156,9 @@ def _take_over(run: RunContext, anew: bool) -> None:
 
 def _open_before(run: RunContext) -> str:
     """The MLflow run that an earlier start of the same flow run opened, before it was suspended or crashed."""
-    store = store_of(run)
-    if not run.flow_run_id or not known(store, run.name, "context"):
-        return ""
-    before = recall(store, run.name, "context", RunContext)
-    return before.run_id if before.flow_run_id == run.flow_run_id and before.tracking == run.tracking else ""
+    before = recall_if_known(store_of(run), run.name, "context", RunContext)
+    mine = before is not None and run.flow_run_id and (before.flow_run_id, before.tracking) == (run.flow_run_id, run.tracking)
+    return before.run_id if before and mine else ""
 
 
 @contextmanager

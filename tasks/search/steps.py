@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from tasks.contracts import ModelRef, RunContext, SearchResult, TokenizedDataset, Trial, digest_of
 from tasks.orchestration.steps import Children, children, is_deployed
-from tasks.records import keep, known, recall
+from tasks.records import keep, recall_if_known
 from tasks.search.running import run_trials
 from tasks.search.space import Space
 from tasks.search.spec import SearchSpec
@@ -48,8 +48,7 @@ class Subject:
 
     def kept(self, proposal: Proposal) -> Trial | None:
         """The trial's outcome, where there is one."""
-        kind, store = self.kind_of(self.request_of(proposal)), store_of(self.run)
-        return recall(store, self.run.name, kind, Trial) if known(store, self.run.name, kind) else None
+        return recall_if_known(store_of(self.run), self.run.name, self.kind_of(self.request_of(proposal)), Trial)
 
     def keep(self, proposal: Proposal, trial: Trial) -> Trial:
         """Keep an outcome for the trial's process, which could not."""

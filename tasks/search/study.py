@@ -35,7 +35,8 @@ def pending(
             break
         if number in recorded:
             continue
-        settings = strategy.propose(space, _before_round(told, number, parallel), number, seed)
+        before = _before_round(told, number, parallel) if strategy.adaptive else ()
+        settings = strategy.propose(space, before, number, seed)
         if settings is None:
             break
         found.append(Proposal(number=number, settings=settings))

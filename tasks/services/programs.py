@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.environment import FOLDERS, PREFECT, QUIET, ROOT
 from tasks.process import python_module
 from tasks.services.database import Database
 from tasks.services.devices import Group
 from tasks.services.spec import DATABASE_VARIABLE, PASSWORD_VARIABLE, ServicesSpec, is_loopback
 from tasks.services.state import MARK, Role, services_folder
 
-ROOT = Path(__file__).parents[2]
 LOCAL_ONLY = "TUNEFLOW_LOCAL_ONLY"
 _CLIENT_PASSWORD = "PREFECT_API_AUTH_STRING"  # noqa: S105 - its name
 # What the caller's shell says about other servers, and secrets that only the server may see.
@@ -20,20 +20,14 @@ _HIDDEN = {
     DATABASE_VARIABLE, PASSWORD_VARIABLE, _CLIENT_PASSWORD, "MLFLOW_TRACKING_URI",
 }  # fmt: skip
 _QUIET = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    **QUIET,
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    "DO_NOT_TRACK": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "GX_ANALYTICS_ENABLED": "false",
     "TOKENIZERS_PARALLELISM": "false",
 }
 _CLIENT = {
+    **PREFECT,
     "PREFECT_CLIENT_MAX_RETRIES": "10",  # a server that restarts is waited for
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_WORKER_QUERY_SECONDS": "2",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "tuneflow",
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 _SERVER = {
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
@@ -41,7 +35,6 @@ _SERVER = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_UI_API_URL": "/api",  # relative: the pages work under each name and behind each proxy
 }
-_FOLDERS = {"HF_HOME": "hub", "MPLCONFIGDIR": "matplotlib", "TRITON_CACHE_DIR": "triton"}
 _LOOPBACK = "127.0.0.1,localhost,::1"
 
 
@@ -148,7 +141,7 @@ def client_environment(setting: Setting) -> dict[str, str]:
 def shared_environment(setting: Setting) -> dict[str, str]:
     """Of each service: the caller's own, but for secrets and other servers, and nothing outside the workspace."""
     kept = {name: value for name, value in setting.inherited.items() if name not in _HIDDEN}
-    caches = {name: str(setting.workspace / "cache" / folder) for name, folder in _FOLDERS.items()}
+    caches = {name: str(setting.workspace / "cache" / folder) for name, folder in FOLDERS.items()}
     paths = _joined(":", str(ROOT), kept.get("PYTHONPATH", ""))
     direct = _joined(",", kept.get("NO_PROXY", kept.get("no_proxy", "")), _LOOPBACK)
     return {

@@ -13,12 +13,13 @@ from uuid import uuid4
 import psutil
 from filelock import FileLock, Timeout
 
+from tasks.environment import ROOT
 from tasks.errors import InputError, ServiceError, StageError
 from tasks.services.api import Api, wait_until_answering, wait_until_online
 from tasks.services.daemons import demand_life, end, start, tail
 from tasks.services.database import Database, check_database, database_of
 from tasks.services.devices import devices_here, groups_of
-from tasks.services.programs import ROOT, Program, Setting, client_environment, log_file, programs_of, setup_command
+from tasks.services.programs import Program, Setting, client_environment, log_file, programs_of, setup_command
 from tasks.services.spec import DATABASE_VARIABLE, PASSWORD_VARIABLE, ServicesSpec, check_host, check_load, settle
 from tasks.services.state import (
     Daemon,

@@ -11,6 +11,8 @@ from typing import IO, Any, Literal
 
 import psutil
 
+from tasks import process
+
 MARK = "TUNEFLOW_SERVICE"
 _VERSION = 1
 _CLOCK = 2.0  # seconds by which a clock that was set may move a process's start
@@ -103,8 +105,8 @@ def forget_services(workspace: Path) -> None:
 def runs(daemon: Daemon, mark: str) -> bool:
     """Whether this very process still runs: its id, its start and its mark are the same."""
     try:
-        process = psutil.Process(daemon.pid)
-        if process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - daemon.created) > _CLOCK:
+        found = psutil.Process(daemon.pid)
+        if found.status() == psutil.STATUS_ZOMBIE or abs(found.create_time() - daemon.created) > _CLOCK:
             return False
     except psutil.Error:
         return False
@@ -113,16 +115,12 @@ def runs(daemon: Daemon, mark: str) -> bool:
 
 def carries(pid: int, mark: str) -> bool:
     """Whether a process has the mark in its environment."""
-    try:
-        return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False  # it ended, or is not ours
+    return process.carries(pid, f"{MARK}={mark}")
 
 
 def marked(mark: str) -> list[int]:
     """Every process that carries the mark, but this one."""
-    numbers = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
-    return [pid for pid in numbers if pid != os.getpid() and carries(pid, mark)]
+    return process.carrying(f"{MARK}={mark}")
 
 
 def running_api(workspace: Path) -> str:

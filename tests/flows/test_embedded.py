@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from flows import embedded
-from flows.embedded import EMBEDDED, _own_database, prefect_api
+from flows.embedded import _own_database, prefect_api
+from tasks.environment import EMBEDDED
 from tasks.errors import ServiceError
 
 

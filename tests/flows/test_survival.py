@@ -16,7 +16,7 @@ from zlib import crc32
 import psutil
 import pytest
 
-from tests.api import carrying
+from tasks.process import carrying
 from tests.flows.conftest import Installation, command, environment, small, write_request
 from tests.servers import wait_for
 
