@@ -3,7 +3,8 @@
 `python -m tasks.shim PARENT GRACE COMMAND...`, PARENT being the id of the process that asks, puts the command into a session
 of its own, becomes the parent of everything it leaves behind (PR_SET_CHILD_SUBREAPER), and asks the kernel for SIGTERM when its
 own parent dies (PR_SET_PDEATHSIG). On SIGTERM or SIGINT all that runs below it gets SIGTERM, and SIGKILL after GRACE seconds.
-The exit status is the command's; 128 + n for signal n.
+The exit status is the command's; 128 + n for signal n. What it runs yields the processor to others: a server on the same
+machine must answer while every core computes, or runs would miss their heartbeats.
 """
 
 import ctypes
@@ -17,6 +18,7 @@ from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_NICENESS = 5  # added to the own; where nobody else computes it costs nothing
 
 
 def die_with_parent(parent: int = 0, number: int = signal.SIGTERM) -> None:
@@ -71,6 +73,7 @@ def main(arguments: list[str]) -> int:
     libc = ctypes.CDLL(None)
     parent, grace, command = int(arguments[0]), float(arguments[1]), arguments[2:]
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    os.nice(_NICENESS)
     asked: list[int] = []
 
     def on_signal(number: int, _frame: FrameType | None) -> None:

@@ -166,6 +166,11 @@ def test_a_callback_that_raises_ends_the_child(crowd: Crowd) -> None:
     assert crowd.left() == {}
 
 
+def test_a_child_yields_the_processor_to_whoever_asked_for_it() -> None:
+    events, _ = run("import os; from tasks.process import emit; emit('nice', value=os.nice(0))")
+    assert events[0]["value"] == os.nice(0) + 5
+
+
 def test_nothing_outlives_a_normal_end(crowd: Crowd) -> None:
     events, _ = run(FAMILY, "short", environment=crowd.environment)
     assert events == [{"kind": "ready"}]
