@@ -13,7 +13,7 @@ class Api:
     """Prefect's API at `address` (.../api), with the token that it asks of writers."""
 
     def __init__(self, address: str, login: tuple[str, str] | None = None) -> None:
-        self.client = httpx.Client(base_url=address, timeout=30, auth=login)
+        self.client = httpx.Client(base_url=address, timeout=90, auth=login)
         self.me = str(uuid4())
 
     def post(self, path: str, content: Any = None) -> Any:

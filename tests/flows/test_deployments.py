@@ -176,8 +176,12 @@ def test_a_schedule_that_is_switched_on_starts_runs(installation: Installation, 
     api.delete(f"/deployments/{deployment['id']}/schedules/{made['id']}")
     run = started()[0]
     assert run["auto_scheduled"]
-    api.wait(run["id"], "Completed", 400)
-    assert result_of(installation, "nightly")["data"]["raw"]["rows"] == 60
+    assert run["parameters"]["request"]["name"] == "nightly"
+    prepared = installation.workspace / "runs/nightly/values/data.json"
+    wait_for(prepared.is_file, 120, "it works on what the schedule says")
+    assert json.loads(prepared.read_text())["raw"]["rows"] == 60
+    api.set_state(run["id"], "CANCELLING")
+    api.wait(run["id"], "Cancelled", 60)
 
 
 def test_another_flow_calls_a_deployment_and_waits_for_it(installation: Installation, tmp_path: Path) -> None:
