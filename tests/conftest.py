@@ -20,7 +20,15 @@ REAL_DATA = ROOT.parent / "shared" / "data"
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """What uses the session's workspace runs in one process, beside another that runs all else, file by file."""
-    apart = ("test_embedded.py", "test_maintain.py", "test_form.py", "test_opened_run.py", "test_reading.py", "test_services.py")
+    apart = (
+        "test_cli.py",
+        "test_embedded.py",
+        "test_maintain.py",
+        "test_form.py",
+        "test_opened_run.py",
+        "test_reading.py",
+        "test_services.py",
+    )
     from xdist.scheduler import LoadScopeScheduling
 
     class ByWorkspace(LoadScopeScheduling):  # type: ignore[misc]
