@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tasks.data.shapes.values import Fit, Message, Row, cell, exchange, match
+from tasks.data.shapes.values import Fit, Message, Row, cell, exchange, joined, match
 
 KIND = "instruction"
 TASK = "chat"
@@ -17,6 +17,5 @@ def fit(columns: Sequence[str], overrides: Mapping[str, str], rows: Sequence[Row
 
 def to_messages(row: Row, mapping: Mapping[str, str]) -> list[Message]:
     """The instruction and its input, an empty line between them, then the output."""
-    asked = [cell(row, mapping, "instruction"), cell(row, mapping, "input")]
-    prompt = "\n\n".join(part for part in asked if part.strip())
+    prompt = joined(cell(row, mapping, "instruction"), cell(row, mapping, "input"))
     return exchange(prompt, cell(row, mapping, "output"), cell(row, mapping, "system"))

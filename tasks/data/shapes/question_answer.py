@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tasks.data.shapes.values import Fit, Message, Row, cell, exchange, is_text, match, text_of
+from tasks.data.shapes.values import Fit, Message, Row, cell, exchange, is_text, joined, match, text_of
 
 KIND = "question_answer"
 TASK = "qa"
@@ -21,8 +21,7 @@ def fit(columns: Sequence[str], overrides: Mapping[str, str], rows: Sequence[Row
 
 def to_messages(row: Row, mapping: Mapping[str, str]) -> list[Message]:
     """The context, an empty line and the question, then the answer."""
-    asked = [cell(row, mapping, "context"), cell(row, mapping, "question")]
-    prompt = "\n\n".join(part for part in asked if part.strip())
+    prompt = joined(cell(row, mapping, "context"), cell(row, mapping, "question"))
     return exchange(prompt, text_of(first_of(row.get(mapping["answer"]))), cell(row, mapping, "system"))
 
 

@@ -13,7 +13,7 @@ _OF_A_TREE = {"parent_id", "role"}
 
 def fit(columns: Sequence[str], overrides: Mapping[str, str], rows: Sequence[Row]) -> Fit | None:
     """How well a column is a text of its own; single messages of a conversation tree are not."""
-    if set(columns) >= _OF_A_TREE:
+    if set(columns) >= _OF_A_TREE and "text" not in overrides:
         return None
     return match(KIND, REQUIRED, OPTIONAL, columns=columns, overrides=overrides, rows=rows)
 
