@@ -1,0 +1,1 @@
+"""The passes of the search for near-duplicates; `tasks.data.dedup` puts them in order."""
