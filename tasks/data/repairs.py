@@ -1,9 +1,19 @@
-"""Repairs of one text. Each takes a text and returns it mended, and is the identity on text that is in order."""
+"""Repairs of texts. Each is the identity on a text that is in order, and made twice it is made once.
+
+Over a column a cheap pattern finds the candidates, and Python mends only those.
+"""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+
+import polars as pl
+
+from tasks.data.prose import CODE, FENCED, change_prose, prose_of
+
+Repair = Callable[[str], str]
+Changed = dict[str, pl.Series]
 
 # A letter that UTF-8 lead bytes become when read as Latin-1 or Windows-1252, then what a continuation byte becomes.
 MOJIBAKE = re.compile(
@@ -15,11 +25,59 @@ MOJIBAKE = re.compile(
 CONTROL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2060\ufeff]"
     "|(?<![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b"
-    "|(?<![\u0300-\u1fff\u2070-\U0010ffff])[\u200c\u200d]"
+    "|(?<![\u0300-\u1fff\u2070-\ufefe\uff00-\U0010ffff])[\u200c\u200d]"
 )
-_FENCED = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
+# Marks that steer the direction of writing. Where a right-to-left letter stands they decide how numbers and Latin words
+# between are read; elsewhere they are left over from a web page, or hide what a line says.
+_STEERING = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u061b\u061d-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
 _RETURNS = re.compile(r"\r\n?")
-Repair = Callable[[str], str]
+_SPACE = "\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what str.strip() removes
+_LITERAL = re.compile(r"(?:\\r)?\\n")  # the two characters, not a line break
+# Backslashes that are meant: another escape, a path, a quoted line break, a formula.
+_MEANT = (
+    r"\\[^nrt\"']|\\$|\b[C-Zcd]:\\|\\[nrt]\w*\.[a-z]{2,4}\b|\"\\n\"|'\\n'"
+    r"|\\n(?:eq?|u|abla|otin|olimits|onumber|ewcommand|ewline|earrow|warrow|mid|leq|geq|parallel|exists)(?:[^A-Za-z]|$)"
+)
+_CODE_OR_MEANT = re.compile(f"{CODE}|{_MEANT}")
+ENOUGH_LITERALS = 0.05  # of a source's texts: an export that escaped its text, rather than a text that quotes a program
+
+
+def repair(texts: pl.Series, names: Sequence[str], chosen: Mapping[str, pl.Series] | None = None) -> tuple[pl.Series, Changed]:
+    """The texts after the named repairs, in the order of the names, and for each which texts it changed.
+
+    Args:
+        texts: contents of turns, none of them null.
+        names: of RULES.
+        chosen: for a repair, which texts it may change (a Boolean each); all where it is not named.
+    """
+    changed = {}
+    for name in names:
+        places = _CANDIDATES[name](texts)
+        if chosen and name in chosen:
+            places = places.filter(chosen[name].gather(places))
+        mended = mend_some(texts, places, RULES[name])
+        changed[name], texts = mended != texts, mended
+    return texts, changed
+
+
+def mend_some(texts: pl.Series, places: pl.Series, mend: Repair) -> pl.Series:
+    """The texts, with `mend` made to those at `places`."""
+    if not len(places):
+        return texts
+    return texts.clone().scatter(places, [mend(text) for text in texts.gather(places).to_list()])
+
+
+def places_of(texts: pl.Series, pattern: str, among: pl.Series | None = None) -> pl.Series:
+    """Where the pattern is found; `among` are the places to look at, all where None."""
+    if among is None:
+        return texts.str.contains(pattern).arg_true()
+    return among.filter(texts.gather(among).str.contains(pattern))
+
+
+def beyond_ascii(texts: pl.Series) -> pl.Series:
+    """The places of the texts that hold more than ASCII."""
+    return (texts.str.len_bytes() != texts.str.len_chars()).arg_true()
 
 
 def repair_encoding(text: str) -> str:
@@ -28,13 +86,18 @@ def repair_encoding(text: str) -> str:
         return text
     import ftfy
 
-    parts = _FENCED.split(text)  # fences are the odd parts
-    return "".join(part if index % 2 else ftfy.fix_text(part, _configuration()) for index, part in enumerate(parts))
+    return change_prose(text, lambda prose: str(ftfy.fix_text(prose, _configuration())), FENCED)
 
 
 def strip_control(text: str) -> str:
-    """Remove control and zero-width characters."""
-    return CONTROL.sub("", text)
+    """Remove control and zero-width characters, and marks of direction where no right-to-left letter stands."""
+    text = CONTROL.sub("", text)
+    return text if _RIGHT_TO_LEFT.search(text) else _STEERING.sub("", text)
+
+
+def unescape_newlines(text: str) -> str:
+    r"""Make the two characters \n a line break, outside code; for a text that `holds_literal_newlines`."""
+    return change_prose(text, lambda prose: _LITERAL.sub("\n", prose))
 
 
 def strip_whitespace(text: str) -> str:
@@ -42,22 +105,50 @@ def strip_whitespace(text: str) -> str:
     return (_RETURNS.sub("\n", text) if "\r" in text else text).strip()
 
 
-REPAIRS: dict[str, Repair] = {  # in the order they are made
+RULES: dict[str, Repair] = {  # every repair, in the order they are made
     "repair_encoding": repair_encoding,
     "strip_control": strip_control,
+    "unescape_newlines": unescape_newlines,
     "strip_whitespace": strip_whitespace,
+}
+REPAIRS = {name: rule for name, rule in RULES.items() if name != "unescape_newlines"}  # those that no source needs to choose
+_INVISIBLE = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2060\ufeff\u200b-\u200f\u061c\u202a-\u202e\u2066-\u2069]"
+_CANDIDATES: dict[str, Callable[[pl.Series], pl.Series]] = {
+    "repair_encoding": lambda texts: places_of(texts, MOJIBAKE.pattern, beyond_ascii(texts)),
+    "strip_control": lambda texts: places_of(texts, _INVISIBLE),
+    "unescape_newlines": lambda texts: holds_literal_newlines(texts).arg_true(),
+    "strip_whitespace": lambda texts: places_of(texts, rf"\r|\A[{_SPACE}]|[{_SPACE}]\z"),
 }
 
 
-def mend(text: str, names: Iterable[str]) -> tuple[str, list[str]]:
-    """The text after the named repairs, and the names of those that changed it."""
-    made = []
-    for name in names:
-        mended = REPAIRS[name](text)
-        if mended != text:
-            made.append(name)
-            text = mended
-    return text, made
+def holds_literal_newlines(texts: pl.Series) -> pl.Series:
+    r"""Which texts hold the two characters \n in prose.
+
+    Not in ``` fences or `backticks`, and not in a text that looks like code, a formula, a regular expression or a path:
+    one with another backslash than \n, \r, \t and escaped quotes.
+    """
+    places = texts.str.contains("\\n", literal=True).arg_true()
+    found = texts.gather(places)
+    quoted, meant = found.str.contains("`", literal=True), found.str.contains(_CODE_OR_MEANT.pattern)
+    held = [_holds_literal(text) if ticks else not code for text, ticks, code in zip(found, quoted, meant, strict=True)]
+    return pl.repeat(False, len(texts), eager=True).scatter(places, held)
+
+
+def _holds_literal(text: str) -> bool:
+    prose = prose_of(text)
+    return "\\n" in prose and not _CODE_OR_MEANT.search(prose)
+
+
+def count_literal_newlines(texts: pl.Series, sources: pl.Series) -> dict[Any, tuple[int, int]]:
+    r"""For each source, how many texts hold a literal \n in prose, and how many texts it has. Counts of shards add up."""
+    frame = pl.DataFrame({"source": sources, "held": holds_literal_newlines(texts)})
+    counted = frame.group_by("source").agg(pl.col("held").sum(), pl.len()).sort("source")
+    return {source: (held, total) for source, held, total in counted.iter_rows()}
+
+
+def literal_newline_share(texts: pl.Series, sources: pl.Series) -> dict[Any, float]:
+    r"""For each source, the share of its texts that hold a literal \n in prose; `ENOUGH_LITERALS` is the least to act on."""
+    return {source: held / total for source, (held, total) in count_literal_newlines(texts, sources).items()}
 
 
 @lru_cache(maxsize=1)
