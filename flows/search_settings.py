@@ -15,7 +15,7 @@ from tasks.search.spec import choose_steps
 from tasks.search.steps import Subject, search, trial_kind
 from tasks.search.study import Proposal
 from tasks.steps import store_of
-from tasks.training.schedule import total_steps
+from tasks.training.schedule import expected_rows, total_steps
 
 
 @flow(name="search-settings", flow_run_name="search {request.run}")
@@ -30,7 +30,7 @@ def search_settings(request: SearchRequest) -> SearchResult:
         base, data = base_of(run), data_of(run).tokenized
         demand_possible(request.search, request.method, request.training, base, data.validation.sequences)
         space = make_space(request.search.space, request.method, request.training, base)
-        steps, _ = choose_steps(request.search.steps, total_steps(request.training, data.train.sequences))
+        steps, _ = choose_steps(request.search.steps, total_steps(request.training, expected_rows(request.training, data)))
         subject = Subject(
             run=run, request_of=lambda proposal: _trial(request, proposal, steps),
             kind_of=lambda asked: trial_kind(asked, base, data),

@@ -13,13 +13,13 @@ Batches = list[NDArray[np.int64]]
 _WINDOW = 32  # batches whose sequences are sorted together; larger is less padding and less random
 
 
-def sorted_batches(lengths: Sequence[int], size: int) -> Batches:
+def sorted_batches(lengths: Sequence[int] | NDArray[np.int64], size: int) -> Batches:
     """Indices in batches of `size`, longest first: the order for evaluation, where a batch too large fails at once."""
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def epoch_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> Batches:
+def epoch_batches(lengths: Sequence[int] | NDArray[np.int64], size: int, seed: int, epoch: int) -> Batches:
     """Batches of `size` indices for one epoch; every index comes once, the last batch may be smaller."""
     length = np.asarray(lengths, dtype=np.int64)
     generator = np.random.default_rng([seed, epoch])
@@ -36,8 +36,9 @@ def epoch_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> B
     return [whole[index] for index in generator.permutation(len(whole))] + rest
 
 
-def fill(lengths: Sequence[int], batches: Batches) -> float:
+def fill(lengths: Sequence[int] | NDArray[np.int64], batches: Batches) -> float:
     """Share of positions that hold a token when each batch is padded to its longest sequence."""
     length = np.asarray(lengths, dtype=np.int64)
-    positions = sum(int(length[batch].max()) * len(batch) for batch in batches if len(batch))
-    return float(length.sum() / positions) if positions else 1.0
+    parts = [length[batch] for batch in batches if len(batch)]
+    positions = sum(int(part.max()) * len(part) for part in parts)
+    return sum(int(part.sum()) for part in parts) / positions if positions else 1.0

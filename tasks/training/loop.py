@@ -14,16 +14,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
-from tasks.batching import Batches
 from tasks.errors import TrainingError
 from tasks.process import emit
 from tasks.training import checkpoint, data, engine, schedule
-from tasks.training.data import Sequences
+from tasks.training.feeding import Feed, Inputs, padded
+from tasks.training.isolation import demand_isolation
 from tasks.training.job import TrainingJob
 from tasks.training.losses import summed_cross_entropy
+from tasks.training.reading import Sequences
 
 Point = dict[str, float]
 BEST = "best.json"  # beside the best weights: their step and validation loss
@@ -55,14 +57,14 @@ class Loop:
     def __init__(self, job: TrainingJob, deepspeed_engine: Any, train: Sequences, validation: Sequences) -> None:
         self.job, self.engine, self.train, self.validation = job, deepspeed_engine, train, validation
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.total = schedule.total_steps(job.spec, len(train))
+        self.feed = self._feed()
+        self.total = schedule.total_steps(job.spec, len(self.feed))
         self.peak, _ = schedule.learning_rate(job.spec, job.method.adapter, job.rate_factor)
         advanced = job.spec.advanced
         self.validate_every = schedule.interval(advanced.validate_steps, self.total, 10)
         self.checkpoint_every = schedule.interval(advanced.checkpoint_steps, self.total, 20)
         self.report_every = max(1, self.total // 100)
         self.progress = Progress()
-        self.batches: dict[int, Batches] = {}
         self.asked_to_stop = False
         self.started = self.spoke = time.monotonic()
         signal.signal(signal.SIGTERM, self._on_signal)
@@ -105,6 +107,22 @@ class Loop:
         self._recall_best()
         return self.progress.step
 
+    def _feed(self) -> Feed:
+        """What is learned; with packing, from a model that keeps documents apart."""
+        job, spec, module = self.job, self.job.spec, self.engine.module
+        if not spec.packing:
+            return Feed(self.train, spec.batch_size, job.seed, job.pad_token_id)
+        flat = "flash" in str(module.config._attn_implementation)
+        self.engine.eval()
+        with torch.no_grad():
+            demand_isolation(
+                self.engine, job.base.architecture, job.base.vocabulary, job.base.max_positions, flat, self.engine.device
+            )
+        self.engine.train()
+        longest = int(self.train.lengths.max(initial=0))
+        length = schedule.pack_length(spec, job.base.max_positions, longest)
+        return Feed(self.train, spec.batch_size, job.seed, job.pad_token_id, length, flat)
+
     def _recall_best(self) -> None:
         """Go by the weights kept as the best: they may be of a later step than the checkpoint, or be gone."""
         if not len(self.validation):
@@ -123,27 +141,25 @@ class Loop:
             group["lr"] = schedule.rate_at(
                 step, self.total, self.peak, spec.advanced.warmup_share, spec.advanced.final_rate_share
             )
-        indices = data.batch_of_step(self.train, spec.batch_size, self.job.seed, step, self.batches)
-        learned = max(1, self.train.learned(indices))
-        mine = data.share(indices, self.train.lengths, self.rank, self.world)
+        rows = self.feed.rows(step)
+        learned = max(1, self.train.learned(rows.documents))
+        mine = data.share(np.arange(len(rows)), rows.lengths, self.rank, self.world)
         total = torch.zeros(1, dtype=torch.float64)
         for part in data.micro_batches(mine, plan.accumulation, plan.micro_batch):
             # A rank without work still takes part, with a loss of nothing: the others wait for it.
-            loss = self._loss(self.train, part if len(part) else indices[:1]) * (1.0 if len(part) else 0.0)
+            loss = self._loss(*self.feed.collate(rows.rows(part if len(part) else [0]))) * (1.0 if len(part) else 0.0)
             # The engine divides by the accumulation and averages over ranks; the sum over tokens wants neither.
             self.engine.backward(loss * (plan.accumulation * self.world / learned))
             self.engine.step()
             total += loss.detach().double().cpu()
             self._speak()
-        self.progress.tokens += int(self.train.lengths[indices].sum())
+        self.progress.tokens += int(rows.lengths.sum())
         return float(self._sum(total)) / learned
 
-    def _loss(self, sequences: Sequences, indices: Any) -> torch.Tensor:
-        ids, mask, labels = (
-            tensor.to(self.engine.device) for tensor in data.collate(sequences, indices, self.job.pad_token_id)
-        )
-        logits = self.engine(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return summed_cross_entropy(logits, labels)
+    def _loss(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
+        device = self.engine.device
+        logits = self.engine(**{name: tensor.to(device) for name, tensor in inputs.items()}, use_cache=False).logits
+        return summed_cross_entropy(logits, labels.to(device))
 
     def _validate(self) -> None:
         """Note the validation loss, and keep the weights where it is the lowest so far."""
@@ -173,7 +189,7 @@ class Loop:
         with torch.no_grad():
             for number in range(rounds):
                 part = mine[number * size : (number + 1) * size]
-                loss = self._loss(self.validation, part if len(part) else [0])
+                loss = self._loss(*padded(self.validation, part if len(part) else [0], self.job.pad_token_id))
                 total += loss.double().cpu() * (1.0 if len(part) else 0.0)
                 self._speak()
         self.engine.train()

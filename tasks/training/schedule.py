@@ -3,19 +3,37 @@
 import math
 
 from tasks.contracts import TokenizedDataset
-from tasks.training.spec import TrainingSpec
+from tasks.training.spec import USUAL_LENGTH, TrainingSpec
 
 
-def total_steps(spec: TrainingSpec, sequences: int) -> int:
-    """Optimizer steps of a run over `sequences` training sequences."""
+def total_steps(spec: TrainingSpec, rows: int) -> int:
+    """Optimizer steps of a run over `rows` sequences, or packs of them."""
     if spec.max_steps:
         return spec.max_steps
-    return max(1, math.ceil(spec.epochs * steps_per_epoch(spec, sequences)))
+    return max(1, math.ceil(spec.epochs * steps_per_epoch(spec, rows)))
 
 
-def steps_per_epoch(spec: TrainingSpec, sequences: int) -> int:
-    """Optimizer steps in which every sequence is seen once."""
-    return max(1, math.ceil(sequences / spec.batch_size))
+def steps_per_epoch(spec: TrainingSpec, rows: int) -> int:
+    """Optimizer steps in which every row is seen once."""
+    return max(1, math.ceil(rows / spec.batch_size))
+
+
+def pack_length(spec: TrainingSpec, limit: int, longest: int) -> int:
+    """Tokens of a pack: the longest sequence that was asked for, and never less than the longest that there is.
+
+    Args:
+        spec: what was asked.
+        limit: tokens that the model holds.
+        longest: tokens of the longest sequence.
+    """
+    return max(longest, min(spec.max_length or USUAL_LENGTH, limit))
+
+
+def expected_rows(spec: TrainingSpec, data: TokenizedDataset) -> int:
+    """Rows of one pass: the training sequences, or with packing about so many packs, the fewest that hold every token."""
+    if not spec.packing:
+        return data.train.sequences
+    return -(-data.train.tokens // pack_length(spec, data.max_length, data.train.longest))
 
 
 def learning_rate(spec: TrainingSpec, adapter: bool, factor: float = 1.0) -> tuple[float, str]:
@@ -57,9 +75,13 @@ def interval(asked: int, total: int, times: int) -> int:
 
 def training_forecast(spec: TrainingSpec, data: TokenizedDataset, adapter: bool) -> tuple[int, tuple[str, ...]]:
     """Tokens that the whole training reads, and the reasons for its length and rate."""
-    sequences = data.train.sequences
-    steps = total_steps(spec, sequences)
-    passes = steps / steps_per_epoch(spec, sequences)
+    rows = expected_rows(spec, data)
+    steps = total_steps(spec, rows)
+    passes = steps / steps_per_epoch(spec, rows)
     decided = "training.max_steps" if spec.max_steps else "training.epochs"
-    length = f"{steps} steps of {spec.batch_size} sequences: {passes:.2g} passes over {sequences} sequences, by {decided}"
+    about, what, over = "", "sequences", f"{rows} sequences"
+    if spec.packing:
+        about, what = "about ", f"packs of {pack_length(spec, data.max_length, data.train.longest)} tokens"
+        over = f"{data.train.sequences} sequences in about {rows} packs"
+    length = f"{about}{steps} steps of {spec.batch_size} {what}: {passes:.2g} passes over {over}, by {decided}"
     return round(data.train.tokens * passes), (length, learning_rate(spec, adapter)[1])

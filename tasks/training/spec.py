@@ -4,6 +4,8 @@ from pydantic import Field, field_validator
 
 from tasks.contracts import Spec
 
+USUAL_LENGTH = 1024  # tokens of the longest sequence where none is asked for
+
 
 class AdvancedTraining(Spec):
     """For experts: settings that seldom need a change."""
@@ -61,6 +63,11 @@ class TrainingSpec(Spec):
         default=0, ge=0, le=1_048_576, title="Longest sequence",
         description="Tokens, 8 to 1048576; at most what the model holds. 0: 1024, or what the model holds where that is less.",
     )  # fmt: skip
+    packing: bool = Field(
+        default=False,
+        title="Packing",
+        description="Rows share sequences of the longest length, unseen by each other. Batch sizes count those sequences.",
+    )
     batch_size: int = Field(default=16, ge=1, le=65_536, title="Batch size", description="Rows per optimizer step, 1 to 65536.")
     micro_batch_size: int = Field(
         default=0, ge=0, title="Micro-batch size", description="Rows per device and pass, 0 or more. 0: the largest that fits."

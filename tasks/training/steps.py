@@ -18,7 +18,7 @@ from tasks.training.methods import Method
 from tasks.training.spec import TrainingSpec
 
 
-@step("train", version=1)
+@step("train", version=2)
 def train_once(
     context: StepContext,
     method: Method,
@@ -46,12 +46,14 @@ def train_once(
     if course.recoveries:  # those of an earlier run of this training among them
         context.log_metrics({"recoveries": len(course.recoveries)})
     plan = course.apply(job).plan
+    context.log_metrics({"fill": result["fill"]})
     hours = result["seconds"] / 3600
     price = plan.cost_usd / plan.hours if plan.hours else 0.0
     trained = TrainedModel(
         uri=f"{context.uri}/model", sha256=weights_digest(context.folder / "model"), base=base, data_sha256=data.sha256,
         tokenizer_uri=data.tokenizer_uri, adapter=method.adapter, method=method.kind,
         settings=settings_of(method, spec, plan, seed), plan=plan, seed=seed, steps=result["steps"], tokens=result["tokens"],
+        rows=result["rows"], fill=result["fill"],
         trainable_parameters=result["trainable_parameters"], best_step=result["best_step"], train_loss=result["train_loss"],
         validation_loss=result["validation_loss"], seconds=result["seconds"], run_id=context.run_id,
         resumed_from=result["resumed_from"], history_uri=f"{context.uri}/history.jsonl", recoveries=course.recoveries,

@@ -8,13 +8,17 @@ import shutil
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import TuneflowError
 from tasks.process import emit, hush
 from tasks.shim import die_with_parent
 from tasks.training.failures import class_of
 from tasks.training.job import TrainingJob
+
+if TYPE_CHECKING:
+    from tasks.training.loop import Loop
+    from tasks.training.reading import Sequences
 
 
 def main(arguments: list[str]) -> int:
@@ -51,23 +55,21 @@ def train(job: TrainingJob) -> None:
     import torch.distributed as dist
 
     from tasks.training import engine
-    from tasks.training.data import read_sequences
     from tasks.training.loop import BEST, Loop
     from tasks.training.schedule import learning_rate
 
     engine.start_processes(job.plan)
     model = _model(job)
     peak, _ = learning_rate(job.spec, job.method.adapter, job.rate_factor)
-    loop = Loop(
-        job,
-        engine.start(model, engine.configuration(job.plan, job.spec, peak)),
-        read_sequences(job.train_file),
-        read_sequences(job.validation_file),
-    )
+    started = engine.start(model, engine.configuration(job.plan, job.spec, peak))
+    loop = Loop(job, started, _sequences(job, job.train_file), _sequences(job, job.validation_file))
     resumed = loop.resume()
+    fill = loop.feed.fill(job.plan)
     if loop.rank == 0:
-        emit("started", total=loop.total, resumed_from=resumed)
+        emit("started", total=loop.total, resumed_from=resumed, rows=len(loop.feed), fill=fill)
         emit("progress", done=resumed, total=loop.total)
+        if job.spec.packing:
+            emit("note", text=_packed(loop, fill))
     progress = loop.run()
     if not len(loop.validation):
         loop.save_model(job.checkpoints / "best")
@@ -75,7 +77,8 @@ def train(job: TrainingJob) -> None:
         best = job.checkpoints / "best"
         shutil.copytree(best, job.out / "model", dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST))
         trainable = sum(_size(parameter) for parameter in loop.engine.module.parameters() if parameter.requires_grad)
-        _write_result(job, progress, resumed, trainable)
+        facts = {"resumed_from": resumed, "trainable_parameters": trainable, "rows": len(loop.feed), "fill": fill}
+        _write_result(job, progress, facts)
     dist.barrier()
     dist.destroy_process_group()  # without it the process aborts after success
 
@@ -98,11 +101,35 @@ def _model(job: TrainingJob) -> Any:
     return wrapped
 
 
+def _sequences(job: TrainingJob, path: Path) -> "Sequences":
+    """The sequences of a split; what is too large for memory is laid out on disk by the first rank alone."""
+    import torch.distributed as dist
+
+    from tasks.training.reading import read_sequences
+
+    scratch, first = job.checkpoints / "sequences", dist.get_rank() == 0
+    found = read_sequences(path, scratch) if first else None
+    dist.barrier()
+    return found if found is not None else read_sequences(path, scratch, check=False)
+
+
+def _packed(loop: "Loop", fill: float) -> str:
+    """How full the packs are, beside what padding would be."""
+    from tasks.training.feeding import Feed
+
+    job, feed = loop.job, loop.feed
+    alone = Feed(loop.train, job.spec.batch_size, job.seed, job.pad_token_id).fill(job.plan)
+    return (
+        f"{len(loop.train)} sequences in {len(feed)} packs of at most {feed.pack_length} tokens: {fill:.1%} of the positions "
+        f"computed on hold a token; without packing it would be {alone:.1%}"
+    )
+
+
 def _size(parameter: Any) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def _write_result(job: TrainingJob, progress: Any, resumed: int, trainable: int) -> None:
+def _write_result(job: TrainingJob, progress: Any, facts: dict[str, Any]) -> None:
     losses = [point["loss"] for point in progress.history if "loss" in point]
     result = {
         "steps": progress.step,
@@ -111,9 +138,8 @@ def _write_result(job: TrainingJob, progress: Any, resumed: int, trainable: int)
         "best_step": progress.best_step,
         "validation_loss": progress.best_loss if progress.best_loss < float("inf") else None,
         "train_loss": sum(losses[-5:]) / len(losses[-5:]),
-        "resumed_from": resumed,
-        "trainable_parameters": trainable,
         "peak_gib": _peak_gib(job),
+        **facts,
     }
     lines = "".join(json.dumps(point) + "\n" for point in progress.history)
     (job.out / "history.jsonl").write_text(lines, encoding="utf-8")

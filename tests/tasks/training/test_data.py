@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks.training.data import batch_of_step, collate, micro_batches, read_sequences, share
+from tasks.training.data import batch_of_step, collate, micro_batches, share
 from tasks.training.losses import summed_cross_entropy
+from tasks.training.reading import read_sequences
 from tests.conftest import write_sequences
 
 

@@ -1,6 +1,15 @@
 import pytest
 
-from tasks.training.schedule import interval, learning_rate, rate_at, total_steps
+from tasks.contracts import TokenizedDataset, TokenizedSplit
+from tasks.training.schedule import (
+    expected_rows,
+    interval,
+    learning_rate,
+    pack_length,
+    rate_at,
+    total_steps,
+    training_forecast,
+)
 from tasks.training.spec import TrainingSpec
 
 
@@ -35,3 +44,36 @@ def test_automatic_rates_follow_the_kind_of_weights() -> None:
 @pytest.mark.parametrize(("asked", "total", "times", "steps"), [(0, 100, 10, 10), (7, 100, 10, 7), (0, 3, 10, 1)])
 def test_interval(asked: int, total: int, times: int, steps: int) -> None:
     assert interval(asked, total, times) == steps
+
+
+def tokenized(sequences: int, tokens: int, longest: int, max_length: int = 512) -> TokenizedDataset:
+    train = TokenizedSplit.model_construct(sequences=sequences, tokens=tokens, longest=longest)
+    return TokenizedDataset.model_construct(train=train, max_length=max_length)
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit", "longest", "length"),
+    [(0, 4096, 100, 1024), (0, 512, 100, 512), (256, 512, 100, 256), (2048, 512, 100, 512), (256, 512, 300, 300)],
+)
+def test_a_pack_is_as_long_as_asked_and_never_shorter_than_the_longest_sequence(
+    asked: int, limit: int, longest: int, length: int
+) -> None:
+    assert pack_length(TrainingSpec(max_length=asked), limit, longest) == length
+
+
+@pytest.mark.parametrize(
+    ("spec", "rows", "tokens", "sentence"),
+    [
+        ({"batch_size": 10}, 1000, 200_000, "200 steps of 10 sequences: 2 passes over 1000 sequences, by training.epochs"),
+        ({"batch_size": 10, "packing": True}, 196, 200_000,
+         "about 40 steps of 10 packs of 512 tokens: 2 passes over 1000 sequences in about 196 packs, by training.epochs"),
+        ({"batch_size": 10, "packing": True, "max_steps": 10}, 196, 50_000,
+         "about 10 steps of 10 packs of 512 tokens: 0.5 passes over 1000 sequences in about 196 packs, by training.max_steps"),
+    ],
+)  # fmt: skip
+def test_with_packing_the_forecast_counts_packs(spec: dict[str, int], rows: int, tokens: int, sentence: str) -> None:
+    data = tokenized(1000, 100_000, 90)
+    asked = TrainingSpec.model_validate(spec)
+    assert expected_rows(asked, data) == rows
+    forecast, reasons = training_forecast(asked, data, adapter=True)
+    assert (forecast, reasons[0]) == (tokens, sentence)
