@@ -12,11 +12,9 @@ from tasks.resources.spec import ResourceSpec
 from tasks.resources.steps import plan_hardware
 from tasks.steps import store_of
 from tasks.training.methods import Method
-from tasks.training.schedule import training_forecast
-from tasks.training.spec import TrainingSpec
+from tasks.training.schedule import pack_length, training_forecast
+from tasks.training.spec import USUAL_LENGTH, TrainingSpec
 from tasks.training.steps import resolve_model, train_once
-
-_USUAL_LENGTH = 1024  # tokens; tokenizing cuts it to what the model holds, and says so
 
 
 def prepared(run: RunContext, spec: DataSpec, base: ModelRef, max_length: int, seed: int) -> PreparedData:
@@ -25,7 +23,7 @@ def prepared(run: RunContext, spec: DataSpec, base: ModelRef, max_length: int, s
     report = steps.validate_rows(run, raw, spec.validation, spec.cleaning)
     clean = steps.clean_rows(run, raw, report, spec.cleaning)
     splits = steps.split_rows(run, clean, raw.files, spec.splitting, seed)
-    tokenized = steps.tokenize_rows(run, splits, base, max_length or _USUAL_LENGTH, spec.truncation)
+    tokenized = steps.tokenize_rows(run, splits, base, max_length or USUAL_LENGTH, spec.truncation, spec.chat_template)
     return PreparedData(raw=raw, validation=report, clean=clean, splits=splits, tokenized=tokenized)
 
 
@@ -40,8 +38,9 @@ def trained(
 ) -> tuple[HardwarePlan, TrainedModel]:
     """Plan the hardware, then train."""
     tokens, reasons = training_forecast(training, data, adapter=method.adapter)
+    pack = pack_length(training, data.max_length, data.train.longest) if training.packing else 0
     plan = plan_hardware(
-        run, resources, base, data, method.trainable_parameters(base), training.batch_size, training.micro_batch_size,
+        run, resources, base, data, pack, method.trainable_parameters(base), training.batch_size, training.micro_batch_size,
         tokens, training.advanced.activation_checkpointing, reasons,
     )  # fmt: skip
     model = train_once(run, method, training, plan, base, data, seed)

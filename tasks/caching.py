@@ -67,6 +67,7 @@ def run_cached(
     compute: Callable[[Path, str, str], V],
     records: Path,
     waiting: Callable[[str], None] = lambda _: None,
+    resumable: bool = False,
 ) -> Outcome[V]:
     """The step's value: from the cache where its manifest still holds, else computed and published.
 
@@ -79,6 +80,7 @@ def run_cached(
         compute: called with (folder to write to, the entry's final address, key).
         records: folder that keeps one record a step, to say next time what changed.
         waiting: told why, where another process computes the same entry.
+        resumable: what `compute` wrote before it was killed is there again.
     """
     started = time.monotonic()
     inputs = flatten({name: content(item) for name, item in arguments.items() if content(item) is not None})
@@ -94,7 +96,7 @@ def run_cached(
             reason = damage or _what_changed(_previous(record_path), inputs)
             begun = StepRecord(step=step, key=key, cached=False, reason=reason, seconds=0, inputs=inputs)
             write_text(record_path, begun.model_dump_json(indent=1))  # `at` 0: it did not finish
-            with store.workbench(entry) as folder:
+            with store.workbench(entry, resumable) as folder:
                 value = compute(folder, store.uri(entry), key)
                 store.publish(entry, folder, {"step": step, "key": key, "value": value.model_dump(mode="json")})
         # Still under the lock: whoever removes old entries sees that this one was used.

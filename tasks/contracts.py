@@ -110,13 +110,23 @@ class SourceFile(Value):
     bytes: int = Field(ge=0)
     rows: int = Field(ge=0)
     weight: float = Field(default=1.0, gt=0)
+    escaped: Share = 0.0  # texts that hold a line break written as backslash and n, outside code
+
+
+class Shard(Value):
+    """One Parquet file of a dataset, at most 50,000 rows; its hash covers the content, not the Parquet bytes."""
+
+    name: str
+    rows: int = Field(ge=0)
+    sha256: Sha256
 
 
 class RawDataset(Value):
     """Rows as loaded: mapped to conversations, nothing repaired, nothing dropped.
 
-    `uri` holds `rows.parquet` with columns row (int64, from 0), file (string), line (int64, from 1), source (int64: index into
-    `files`) and messages (list of struct<role: string, content: string>). A row of plain text has one message of role "text".
+    `uri` holds `rows/` with the shards: columns file (string), line (int64, from 1), source (int64: index into `files`) and
+    messages (list of struct<role: string, content: string, learn: bool>; learn is false for an answer that is context alone). A
+    row's number is its place over all shards in their order, from 0. A row of plain text has one message of role "text".
     """
 
     name: str
@@ -132,6 +142,7 @@ class RawDataset(Value):
     mapping_confidence: Share
     mapping_reason: str
     files: tuple[SourceFile, ...]
+    shards: tuple[Shard, ...]
 
 
 class Check(Value):
@@ -194,9 +205,9 @@ class Ledger(Value):
 
 
 class CleanDataset(Value):
-    """Cleaned rows; `uri` holds `rows.parquet` (columns of the raw rows and group: string) and `quarantine.parquet`.
+    """Cleaned rows; `uri` holds the shards of `rows/` (row, the columns of the raw rows, group: string) and `quarantine/`.
 
-    The quarantine has the columns row, file, line, reason and messages of every dropped row.
+    The quarantine has the columns row, file, line, source, messages and reason of every dropped row.
     """
 
     name: str
@@ -206,14 +217,16 @@ class CleanDataset(Value):
     task: str
     ledger: Ledger
     quarantine_uri: str
+    shards: tuple[Shard, ...]
 
 
 class SplitPart(Value):
-    """One split: a Parquet file with the columns of the clean rows."""
+    """One split: a folder of shards with the columns of the clean rows."""
 
     uri: str
     sha256: Sha256
     rows: int = Field(ge=0)
+    shards: tuple[Shard, ...] = ()
 
 
 class DatasetSplits(Value):
@@ -232,9 +245,13 @@ class DatasetSplits(Value):
     left_out: int = Field(default=0, ge=0)
     reasons: tuple[str, ...] = ()
 
+    def parts(self) -> tuple[SplitPart, ...]:
+        """The three splits."""
+        return self.train, self.validation, self.test
+
 
 class TokenizedSplit(Value):
-    """One tokenized split: a Parquet file with one sequence a row.
+    """One tokenized split: a folder of shards with one sequence a row.
 
     Columns: row (int64), input_ids (list<int32>), supervised (list<int8>, 1 where the token is learned), prompt (string: the
     rendered text before the last answer, which generation starts from), reference (string: the last answer) and group (string).
@@ -247,6 +264,8 @@ class TokenizedSplit(Value):
     supervised_tokens: int = Field(ge=0)
     truncated_rows: int = Field(ge=0)
     truncated_tokens: int = Field(ge=0)
+    split_rows: int = Field(default=0, ge=0)  # rows that became several sequences
+    repeated_tokens: int = Field(default=0, ge=0)  # tokens that stand in several sequences of such a row
     dropped: tuple[Count, ...] = ()
     longest: int = Field(default=0, ge=0)
 
@@ -267,6 +286,7 @@ class TokenizedDataset(Value):
     template_sha256: Sha256
     template_source: str
     golden_uri: str
+    quarantine_uri: str = ""  # shards of the rows that gave no sequence, with the reason
     max_length: int = Field(ge=8)
     reasons: tuple[str, ...] = ()
 
@@ -380,6 +400,8 @@ class TrainedModel(Value):
     seed: int
     steps: int = Field(ge=1)
     tokens: int = Field(ge=1)
+    rows: int = Field(default=0, ge=0)  # of one pass: sequences, or packs of several
+    fill: Share = 1.0  # of the positions that were computed on, those that held a token
     trainable_parameters: int = Field(ge=1)
     best_step: int = Field(ge=0)
     train_loss: float

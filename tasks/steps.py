@@ -134,6 +134,8 @@ class StepContext:
             if event.get("resumed_from"):
                 log.info("%s: goes on from its checkpoint at step %s", self.step, event["resumed_from"])
             self._say_step(int(event.get("resumed_from", 0)), int(event["total"]))
+        elif kind == "note":
+            log.info("%s: %s", self.step, event["text"])
         elif kind == "log":
             log.warning("%s: %s", self.step, event["text"])
 
@@ -167,7 +169,7 @@ class StepContext:
 
 
 def step(
-    name: str, version: int, environment: Callable[[], object] = lambda: None
+    name: str, version: int, environment: Callable[[], object] = lambda: None, resumable: bool = False
 ) -> Callable[[Callable[Concatenate[StepContext, P], V]], Callable[Concatenate[RunContext, P], V]]:
     """Make a function a step.
 
@@ -178,13 +180,14 @@ def step(
         name: of the step, in the UI, in MLflow and in the cache; may hold fields of its arguments, as export-{exporter.kind}.
         version: raised by hand when the stage's results change.
         environment: facts outside the arguments that the result depends on.
+        resumable: the step goes on with what it had written to its folder when it was killed.
     """
 
     def decorate(function: Callable[Concatenate[StepContext, P], V]) -> Callable[Concatenate[RunContext, P], V]:
         # A Prefect task shows "Cached" in the UI by returning that state; the caller gets the value all the same.
         @task(name=function.__name__, task_run_name="{label} {run.name}", cache_policy=NO_CACHE, persist_result=False)
         def run_step(label: str, run: RunContext, arguments: dict[str, object]) -> V | State[V]:
-            outcome = perform(label, version, environment, function, run, arguments)
+            outcome = perform(label, version, environment, function, run, arguments, resumable)
             if outcome.record.cached:
                 return Completed(name="Cached", data=outcome.value, message=outcome.record.reason)
             return outcome.value
@@ -209,6 +212,7 @@ def perform(
     function: Callable[Concatenate[StepContext, P], V],
     run: RunContext,
     arguments: dict[str, object],
+    resumable: bool = False,
 ) -> Outcome[V]:
     """Run a step or take its cached value, and tell MLflow and the log which and why."""
     value_type: type[V] = get_type_hints(function)["return"]
@@ -236,7 +240,7 @@ def perform(
 
     outcome = run_cached(
         store_of(run), name, version, {**arguments, "environment": environment()}, value_type, compute,
-        records=run.folder / "steps", waiting=lambda why: log.warning("%s: %s", name, why),
+        records=run.folder / "steps", waiting=lambda why: log.warning("%s: %s", name, why), resumable=resumable,
     )  # fmt: skip
     for call in afterwards:
         call()

@@ -120,18 +120,28 @@ class Store:
         return target
 
     @contextmanager
-    def workbench(self, key: str) -> Iterator[Path]:
-        """An empty local folder for the unfinished entry `key`; gone afterwards unless it was published."""
-        folder = self.scratch / "unfinished" / f"{key.replace('/', '-')}-{os.getpid()}"
-        shutil.rmtree(folder, ignore_errors=True)
+    def workbench(self, key: str, resumable: bool = False) -> Iterator[Path]:
+        """A local folder for the unfinished entry `key`; gone afterwards unless it was published.
+
+        Args:
+            key: of the entry.
+            resumable: the folder holds what an earlier process left there, and stays where this one fails. Nobody else may
+                work on the entry meanwhile.
+        """
+        folder = self.scratch / "unfinished" / f"{key.replace('/', '-')}-{'kept' if resumable else os.getpid()}"
+        if not resumable:
+            shutil.rmtree(folder, ignore_errors=True)
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkspaceError(f"Cannot make the folder {folder}: {error.strerror}. Choose another --workspace.") from error
         try:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            if not resumable:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, key: str, folder: Path, manifest: Mapping[str, Any]) -> None:
         """Move the files of `folder` to the entry `key`, its manifest last."""

@@ -1,17 +1,28 @@
-"""What is wrong with each row, counted over the shards of a dataset."""
+"""What is wrong with each row, counted shard by shard."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tasks.data.cleaning import content_key, mend_messages
-from tasks.data.expectations import Rule, count_unexpected
-from tasks.data.repairs import CONTROL, REPAIRS, repair_encoding, strip_whitespace
-from tasks.data.rows import KNOWN_ROLES, Row, answer_of, normalized, place_of, prompt_of, why_unusable
-from tasks.data.spec import CleaningSpec
+import numpy as np
+from numpy.typing import NDArray
 
-_EXAMPLES = 3
+from tasks.data import languages
+from tasks.data.cleaning import content_keys, unusable
+from tasks.data.expectations import Rule, count_unexpected
+from tasks.data.keys import write_keys
+from tasks.data.mending import mend
+from tasks.data.repairs import REPAIRS, repair
+from tasks.data.rows import KNOWN_ROLES, normalized
+from tasks.data.running import Facts
+from tasks.data.shards import Turns, read_shard
+from tasks.data.signals import Lengths, spread
+from tasks.data.spec import CleaningSpec
+from tasks.data.traits import found_in
+
+EXAMPLES = 3
 
 
 def _rule(name: str, column: str, kind: str = "in_set", **arguments: object) -> Rule:
@@ -36,40 +47,120 @@ ROW_CHECKS: tuple[tuple[Rule, str, str], ...] = (
 DROPS = ("unknown_role", "no_assistant_turn", "empty_answer", "empty_prompt")
 
 
+@dataclass(frozen=True)
+class CheckJob:
+    """The checks of one shard.
+
+    Args:
+        name: of the shard's file.
+        start: the number of its first row.
+        path: the raw shard.
+        work: folder for the keys of its rows.
+        task: what the rows are for.
+        cleaning: which repairs will be made.
+        escaped: the sources whose line breaks were written as backslash and n.
+    """
+
+    name: str
+    start: int
+    path: Path
+    work: Path
+    task: str
+    cleaning: CleaningSpec
+    escaped: frozenset[int]
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The keys of the rows, as cleaning will leave them, and whether each is usable."""
+        return self.keys, self.usable
+
+    @property
+    def keys(self) -> Path:
+        """The keys' file."""
+        return self.work / "contents" / f"{self.name}.npy"
+
+    @property
+    def usable(self) -> Path:
+        """The flags' file."""
+        return self.work / "usable" / f"{self.name}.npy"
+
+
 @dataclass
-class Facts:
-    """What is counted over all shards."""
+class Totals:
+    """What was counted over all shards."""
 
     rows: int = 0
     broken: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     missing: list[str] = field(default_factory=list)
-    seen: set[bytes] = field(default_factory=set)
     repeated: int = 0
     repeated_usable: int = 0
-    lengths: list[int] = field(default_factory=list)
+    lengths: Counter[int] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
 
     @property
     def without_answer(self) -> int:
         """Rows whose answer is empty or missing."""
         return self.reasons["empty_answer"] + self.reasons["no_assistant_turn"]
 
+    def add(self, facts: Facts) -> None:
+        """Add what was counted in a shard."""
+        self.rows += facts["rows"]
+        for name in ("broken", "reasons", "labels", "languages"):
+            getattr(self, name).update(facts[name])
+        self.lengths.update({int(length): count for length, count in facts["lengths"].items()})
+        self.missing = (self.missing + facts["missing"])[:EXAMPLES]
+        for name, places in facts["examples"].items():
+            self.examples[name] = (self.examples.get(name, []) + places)[:EXAMPLES]
 
-def check_shard(shard: Sequence[Row], task: str, cleaning: CleaningSpec, facts: Facts) -> None:
-    """Add what is wrong with the rows of one shard to `facts`."""
+    def variation(self) -> float:
+        """The coefficient of variation of the answers' lengths."""
+        texts, total = self.lengths.total(), sum(length * count for length, count in self.lengths.items())
+        return spread(Lengths(texts, total, sum(length**2 * count for length, count in self.lengths.items())))
+
+    def length_at(self, share: float) -> int:
+        """The answer length below which so many of the answers are, in characters."""
+        wanted, seen = int(self.lengths.total() * share), 0
+        for length in sorted(self.lengths):
+            seen += self.lengths[length]
+            if seen > wanted:
+                return length
+        return 0
+
+
+def check_shard(job: CheckJob) -> Facts:
+    """What is wrong with the rows of one shard, and the keys by which repeated rows are found."""
     import pandas as pd
 
-    frame = pd.DataFrame([_flat(row) for row in shard])
-    found = count_unexpected(frame, [rule for rule, _, _ in rules_for(task)])
-    for name, (count, positions) in found.items():
-        facts.broken[name] += count
-        kept = facts.examples.setdefault(name, [])
-        kept += [place_of(shard[position]) for position in positions][: _EXAMPLES - len(kept)]
-    names = [name for name in REPAIRS if getattr(cleaning, name)]
-    for row in shard:
-        _count_row(row, names, task, facts)
+    table = read_shard(job.path)
+    turns = Turns.of(table)
+    files, lines = table.column("file"), table.column("line")
+    columns = _columns(turns)
+    found = count_unexpected(pd.DataFrame(columns), [rule for rule, _, _ in rules_for(job.task)])
+    mended = mend(turns, job.cleaning, table.column("source").to_numpy(), job.escaped).turns
+    reasons = unusable(mended)
+    like = found_in(turns, job.task, job.cleaning)
+    write_keys(job.keys, content_keys(mended), np.arange(job.start, job.start + turns.count, dtype=np.int64))
+    job.usable.parent.mkdir(parents=True, exist_ok=True)
+    np.save(job.usable, reasons == "", allow_pickle=False)
+    answers = [answer for answer in mended.answers if answer.strip()]
+
+    def places(rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        return [f"{files[int(row)].as_py()} line {lines[int(row)].as_py()}" for row in rows[:EXAMPLES]]
+
+    return {
+        "rows": turns.count,
+        "broken": {name: count for name, (count, _) in found.items()} | {name: int(mask.sum()) for name, mask in like.items()},
+        "examples": {name: places(rows) for name, (_, rows) in found.items() if rows}
+        | {name: places(np.flatnonzero(mask)) for name, mask in like.items() if mask.any()},
+        "reasons": dict(Counter(reasons.tolist())),
+        "missing": places(np.flatnonzero((reasons == "empty_answer") | (reasons == "no_assistant_turn"))),
+        "lengths": dict(Counter(map(len, answers))),
+        "labels": dict(Counter(answers)) if job.task == "classification" else {},
+        "languages": languages.count(mended.wholes),
+    }
 
 
 def rules_for(task: str) -> list[tuple[Rule, str, str]]:
@@ -78,42 +169,43 @@ def rules_for(task: str) -> list[tuple[Rule, str, str]]:
     return [entry for entry in ROW_CHECKS if entry[0].name not in without]
 
 
-def _flat(row: Row) -> dict[str, Any]:
-    """A row's columns for the rules; 0 stands for "in order" in those that count."""
-    messages = row["messages"]
-    text = "\n".join(message["content"] for message in messages)
-    answers = [m["content"].strip() for m in messages if m["role"] in ("assistant", "text")]
-    prompt, answer = prompt_of(messages).strip(), answer_of(messages).strip()
+def _columns(turns: Turns) -> Mapping[str, Any]:
+    """A shard's columns for the rules; 0 stands for "in order" in those that count."""
+    every = np.ones(len(turns.row), dtype=np.bool_)
+    answered = turns.last_answer >= 0
+    empty = turns.any_of(turns.is_answer & (turns.content.str.strip_chars() == "").to_numpy())
+    changed = {name: repair(turns.content, [name])[1].get(name) for name in REPAIRS}
+    touched = {name: turns.any_of(mask.to_numpy()) if mask is not None else 0 for name, mask in changed.items()}
+    known = np.asarray(turns.role.is_in(sorted(KNOWN_ROLES)).to_numpy(), dtype=np.bool_)
+    prompts = turns.prompts.str.strip_chars()
     return {
-        "unknown_roles": sum(message["role"] not in KNOWN_ROLES for message in messages),
-        "answer_turns": len(answers),
-        "answer": min(answers, key=len) if answers else None,
-        "prompt": prompt if answers else None,
-        "text": text,
-        "mojibake": int(repair_encoding(text) != text),
-        "control": int(CONTROL.search(text) is not None),
-        "untrimmed": sum(strip_whitespace(m["content"]) != m["content"] for m in messages),
-        "echo": int(bool(answer) and normalized(prompt) == normalized(answer)),
+        "unknown_roles": turns.count_of(~known),
+        "answer_turns": turns.count_of(turns.is_answer),
+        "answer": _present(answered, empty),
+        "prompt": _present(answered, (prompts == "").to_numpy()),
+        "text": turns.joined(every).to_list(),
+        "mojibake": touched["repair_encoding"] + np.zeros(turns.count, dtype=np.int64),
+        "control": touched["strip_control"] + np.zeros(turns.count, dtype=np.int64),
+        "untrimmed": touched["strip_whitespace"] + np.zeros(turns.count, dtype=np.int64),
+        "echo": _echoes(turns),
     }
 
 
-def _count_row(row: Row, names: Sequence[str], task: str, facts: Facts) -> None:
-    """Count what cleaning will make of a row."""
-    messages, _ = mend_messages(row["messages"], names)
-    reason = why_unusable(messages)
-    facts.rows += 1
-    facts.reasons[reason] += 1
-    if reason in ("empty_answer", "no_assistant_turn") and len(facts.missing) < _EXAMPLES:
-        facts.missing.append(place_of(row))
-    key = content_key(messages)
-    if key in facts.seen:
-        facts.repeated += 1
-        facts.repeated_usable += not reason
-        examples = facts.examples.setdefault("no_exact_duplicates", [])
-        examples += [place_of(row)][: _EXAMPLES - len(examples)]
-    facts.seen.add(key)
-    answer = answer_of(messages)
-    if answer.strip():
-        facts.lengths.append(len(answer))
-    if task == "classification":
-        facts.labels[answer] += 1
+def _present(there: NDArray[np.bool_], empty: NDArray[np.bool_]) -> NDArray[np.object_]:
+    """None where there is nothing to look at, "" where it is empty."""
+    found = np.full(len(there), "x", dtype=object)
+    found[empty] = ""
+    found[~there] = None
+    return found
+
+
+def _echoes(turns: Turns) -> NDArray[np.int64]:
+    """Rows whose answer is their prompt, in lower case and single spaces."""
+    answers, prompts = turns.answers.str.strip_chars(), turns.prompts.str.strip_chars()
+    # Equal texts in single spaces have equally many letters: only such rows are looked at one by one.
+    letters = [texts.str.replace_all(r"\s", "").str.len_chars() for texts in (answers, prompts)]
+    near = np.flatnonzero(((letters[0] == letters[1]) & (answers != "")).to_numpy())
+    found = np.zeros(turns.count, dtype=np.int64)
+    for row in near:
+        found[row] = normalized(answers[int(row)]) == normalized(prompts[int(row)])
+    return found

@@ -1,12 +1,13 @@
 """What can be asked of the data stage."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_serializer
+from pydantic import ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from tasks.contracts import Spec
 
+PersonalKind = Literal["api_key", "email", "ip", "card", "national_id", "phone", "person", "location"]
 TaskKind = Literal["auto", "chat", "completion", "classification", "qa", "text"]
 
 
@@ -67,11 +68,47 @@ class CleaningSpec(Spec):
         title="Trim whitespace",
         description="Remove blanks at both ends of a turn, and carriage returns; nothing else inside.",
     )
+    unescape_newlines: bool = Field(
+        default=True, title="Unescape line breaks",
+        description="Make a written \\n a line break, in files where 5 % of the texts hold one in prose; never in code.",
+    )  # fmt: skip
+    html: Literal["keep", "strip"] = Field(
+        default="keep", title="HTML",
+        description="strip: known tags go and entities are decoded, but not in code and not where HTML is what was asked for.",
+    )  # fmt: skip
+    personal_data: Literal["off", "flag", "redact"] = Field(
+        default="flag", title="Personal data",
+        description="flag: personal data and secrets are counted. redact: [EMAIL], [PHONE], ... stand in their place.",
+    )  # fmt: skip
+    personal_kinds: list[PersonalKind] = Field(
+        default=["api_key", "email", "ip", "card", "national_id", "phone"], title="Kinds of personal data",
+        description="Which kinds are looked for. person and location need a model for names.",
+    )  # fmt: skip
+    names_model: str = Field(
+        default="",
+        title="Model for names",
+        description="An installed spaCy model, e.g. en_core_web_lg, by which Presidio (the extra presidio) finds persons and "
+        "locations. Empty: only what has a form of its own is found.",
+    )
     exact_duplicates: bool = Field(default=True, title="Drop exact duplicates", description="Keep the first of equal rows.")
     near_duplicates: float = Field(
-        default=0.85, ge=0, le=1, title="Near-duplicate threshold",
-        description="Drop a row that shares this part of its word triples (Jaccard) with an earlier row, 0.3 to 1. 0: off.",
-    )  # fmt: skip
+        default=0.4,
+        ge=0,
+        le=1,
+        title="Near-duplicate threshold",
+        description="Drop a row that shares this part of its words and word pairs (Jaccard) with an earlier row, and most of "
+        "its answer, 0.3 to 1. 0: off.",
+    )
+
+    @model_validator(mode="after")
+    def _names_need_a_model(self) -> Self:
+        asked = [kind for kind in self.personal_kinds if kind in ("person", "location")]
+        if asked and not self.names_model:
+            raise ValueError(
+                f"personal_kinds names {' and '.join(asked)}, which only a model can find; name one in names_model, "
+                f"e.g. en_core_web_lg"
+            )
+        return self
 
     @field_validator("near_duplicates")
     @classmethod
@@ -141,9 +178,15 @@ class DataSpec(Spec):
     validation: ValidationSpec = Field(default=ValidationSpec(), title="Validation")
     cleaning: CleaningSpec = Field(default=CleaningSpec(), title="Cleaning")
     splitting: SplittingSpec = Field(default=SplittingSpec(), title="Splitting")
-    truncation: Literal["cut", "error"] = Field(
-        default="cut", title="Too long rows",
-        description="cut: the end of the sequence goes, and what it cost is reported. error: the run stops and names the rows.",
+    truncation: Literal["cut", "split", "error"] = Field(
+        default="cut",
+        title="Too long rows",
+        description="cut: the end of the sequence goes, and what it cost is reported. split: a text becomes several, a "
+        "conversation is divided between its turns. error: the run stops and names the rows.",
+    )
+    chat_template: str = Field(
+        default="", title="Chat template",
+        description="A Jinja template that takes the place of the model's own, and travels with it. Empty: the model's own.",
     )  # fmt: skip
     columns: ColumnsSpec = Field(default=ColumnsSpec(), title="Columns")
 

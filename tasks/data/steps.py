@@ -1,7 +1,5 @@
 """The data stage's steps."""
 
-from typing import Literal
-
 from tasks.contracts import (
     CleanDataset,
     DatasetSplits,
@@ -12,34 +10,44 @@ from tasks.contracts import (
     ValidationReport,
 )
 from tasks.data import checks, cleaning, loading, splitting, tokenizing
+from tasks.data.running import processes_for, several
 from tasks.data.spec import CleaningSpec, DataSpec, SplittingSpec, ValidationSpec
+from tasks.data.truncation import Truncation
 from tasks.steps import StepContext, step
 
+_ROW_BYTES = 500  # of a usual row, to guess how many there are
 _NOMINAL_BATCH = 16  # sequences; the batch for which padding is reported
 
 
-@step("load", version=1)
+def _size(files: list[tuple[str, str, int]]) -> int:
+    return sum(size for _, _, size in files)
+
+
+@step("load", version=2, resumable=True)
 def load_rows(context: StepContext, name: str, spec: DataSpec, files: list[tuple[str, str, int]]) -> RawDataset:
     """Read every row and map it to a conversation. `files` (address, sha256, bytes) makes the cache key follow the content."""
-    raw = loading.load(name, spec, context.folder, context.uri, {}, context.reporter.update)
+    with several(processes_for(len(files) + _size(files) // loading.PART_BYTES, _size(files) // _ROW_BYTES)) as run:
+        raw = loading.load(name, spec, context.folder, context.uri, {}, files, run, context.reporter.update)
     context.log_parameters({"shape": raw.shape, "task": raw.task, "format": raw.format, "mapping": raw.mapping_reason})
     context.log_metrics({"rows": raw.rows, "bytes": raw.bytes, "mapping_confidence": raw.mapping_confidence})
     return raw
 
 
-@step("validate", version=1)
+@step("validate", version=2, resumable=True)
 def validate_rows(context: StepContext, raw: RawDataset, spec: ValidationSpec, cleaning_spec: CleaningSpec) -> ValidationReport:
     """Check what was loaded; what cleaning cannot mend stops the run."""
-    report = checks.validate(raw, spec, cleaning_spec, context.local(raw.uri))
+    with several(processes_for(len(raw.shards), raw.rows)) as run:
+        report = checks.validate(raw, spec, cleaning_spec, context.local(raw.uri), context.folder, run, context.reporter.update)
     checks.raise_if_failed(report)
     context.log_metrics({"quality": report.quality, **{part.name: part.share for part in report.components}})
     return report
 
 
-@step("clean", version=1)
+@step("clean", version=2, resumable=True)
 def clean_rows(context: StepContext, raw: RawDataset, report: ValidationReport, spec: CleaningSpec) -> CleanDataset:
     """Repair and drop what `spec` names, and account for every row."""
-    clean = cleaning.clean(raw, spec, context.local(raw.uri), context.folder, context.uri)
+    with several(processes_for(len(raw.shards), raw.rows)) as run:
+        clean = cleaning.clean(raw, spec, context.local(raw.uri), context.folder, context.uri, run, context.reporter.update)
     ledger = clean.ledger
     context.log_metrics({"rows_in": ledger.rows_in, "kept": ledger.kept})
     context.log_metrics({f"dropped.{count.reason}": count.rows for count in ledger.dropped})
@@ -47,27 +55,32 @@ def clean_rows(context: StepContext, raw: RawDataset, report: ValidationReport, 
     return clean
 
 
-@step("split", version=1)
+@step("split", version=2, resumable=True)
 def split_rows(
     context: StepContext, clean: CleanDataset, files: tuple[SourceFile, ...], spec: SplittingSpec, seed: int
 ) -> DatasetSplits:
     """Divide rows by their content."""
     weights = [file.weight for file in files]
-    splits = splitting.split(clean, spec, weights, context.local(clean.uri), context.folder, context.uri, seed)
+    with several(processes_for(len(clean.shards), clean.ledger.kept)) as run:
+        splits = splitting.split(
+            clean, spec, weights, context.local(clean.uri), context.folder, context.uri, seed, run, context.reporter.update
+        )
     context.log_metrics({"train": splits.train.rows, "validation": splits.validation.rows, "test": splits.test.rows})
     return splits
 
 
-@step("tokenize", version=1)
+@step("tokenize", version=2, resumable=True)
 def tokenize_rows(
-    context: StepContext, splits: DatasetSplits, base: ModelRef, max_length: int, truncation: Literal["cut", "error"]
+    context: StepContext, splits: DatasetSplits, base: ModelRef, max_length: int, truncation: Truncation, template: str
 ) -> TokenizedDataset:
     """Render, tokenize and mark what is learned."""
     files = {name: context.local(getattr(splits, name).uri) for name in ("train", "validation", "test")}
-    data = tokenizing.tokenize(
-        splits, base, files, context.folder, context.uri, max_length=max_length, truncation=truncation,
-        batch_size=_NOMINAL_BATCH, seed=0,
-    )  # fmt: skip
+    shards, rows = (sum(size) for size in zip(*((len(part.shards), part.rows) for part in splits.parts()), strict=True))
+    with several(processes_for(shards, rows)) as run:
+        data = tokenizing.tokenize(
+            splits, base, files, context.folder, context.uri, max_length=max_length, truncation=truncation,
+            batch_size=_NOMINAL_BATCH, seed=0, template=template, run=run, progress=context.reporter.update,
+        )  # fmt: skip
     for name in ("train", "validation", "test"):
         part = getattr(data, name)
         context.log_metrics({f"{name}.tokens": part.tokens, f"{name}.supervised": part.supervised_tokens})

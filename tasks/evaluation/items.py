@@ -49,15 +49,21 @@ class Result:
 
 
 def read_test(path: Path, most: int, seed: int) -> list[Item]:
-    """The first `most` rows (0: all) of a seeded permutation of a tokenized split: the same for every model."""
-    import numpy as np
-    import pyarrow.parquet as pq
+    """The first `most` rows (0: all) of a seeded permutation of a tokenized split: the same for every model.
 
-    table = pq.read_table(path)
-    order = np.random.default_rng(seed).permutation(len(table))
+    `path` is the split's folder of shards, or one Parquet file.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    data = ds.dataset([str(file) for file in files], format="parquet")
+    order = np.random.default_rng(seed).permutation(data.count_rows())
     chosen = order[:most] if most else order
     names = [field.name for field in fields(Item) if field.name != "number"]
-    columns = {name: table.column(name).take(chosen).to_pylist() for name in names}
+    table = data.take(pa.array(np.sort(chosen)), columns=names)  # only these rows are held
+    columns = {name: table.column(name).take(np.argsort(np.argsort(chosen))).to_pylist() for name in names}
     return [Item(number=int(number), **{name: columns[name][at] for name in names}) for at, number in enumerate(chosen)]
 
 

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from tasks.contracts import CleanDataset, ModelRef, RawDataset
-from tasks.data import cleaning, loading
+from tasks.data import cleaning, loading, shards
 from tasks.data.spec import DataSpec
 
 CHATML = (
@@ -125,9 +124,15 @@ def clean(
 @pytest.fixture(scope="session")
 def rows_of() -> Callable[..., list[dict[str, Any]]]:
     def read(folder: Path, name: str = "rows") -> list[dict[str, Any]]:
-        return list(pq.read_table(folder / f"{name}.parquet").to_pylist())
+        return [_plain(number, row) for number, row in enumerate(shards.read_rows(folder / name))]
 
     return read
+
+
+def _plain(number: int, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as most tests write it: with its number, and `learn` only where an answer is not learned."""
+    messages = [{key: value for key, value in turn.items() if value is not True} for turn in row["messages"]]
+    return {"row": number, **row, "messages": messages}
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tasks.contracts import Check, ValidationReport
-from tasks.data import checks
+from tasks.data import checks, loading
 from tasks.data.expectations import Rule, count_unexpected
 from tasks.data.spec import CleaningSpec, DataSpec, ValidationSpec
 from tasks.errors import DatasetError, StageError
@@ -16,11 +16,11 @@ Any_ = Callable[..., Any]
 
 
 @pytest.fixture
-def validate(load: Any_, write: Any_) -> Any_:
+def validate(load: Any_, write: Any_, folder: Any_) -> Any_:
     def run(rows: list[Any], **fields: Any) -> ValidationReport:
         spec = DataSpec.model_validate({"source": write(rows), **fields})
         raw, place = load(spec.source, **fields)
-        return checks.validate(raw, spec.validation, spec.cleaning, place)
+        return checks.validate(raw, spec.validation, spec.cleaning, place, folder("checked"))
 
     return run
 
@@ -120,13 +120,13 @@ def test_fatal_limits(name: str, validate: Any_) -> None:
         checks.raise_if_failed(report)
 
 
-def test_all_fatal_findings_come_at_once(validate: Any_, load: Any_, write: Any_) -> None:
+def test_all_fatal_findings_come_at_once(validate: Any_, load: Any_, write: Any_, folder: Any_) -> None:
     raw, place = load(write(numbered(3)))
     bare = {"question": "x", "answer": ""}
     with pytest.raises(DatasetError, match="rows whose answer is empty in every case"):
         load(write([bare] * 3))
     limits = ValidationSpec(minimum_rows=5, minimum_quality=1.0)
-    report = checks.validate(raw, limits, CleaningSpec(), place)
+    report = checks.validate(raw, limits, CleaningSpec(), place, folder("checked"))
     assert [check.name for check in report.checks if not check.passed] == ["enough_rows"]
     report = validate([*numbered(2), bare, bare, bare], validation=limits)
     with pytest.raises(DatasetError) as error:
@@ -155,13 +155,16 @@ def test_text_has_no_prompt_checks(validate: Any_) -> None:
 def test_label_balance(validate: Any_) -> None:
     rows = [{"text": f"text {n}", "label": "rare" if n == 0 else "usual"} for n in range(20)]
     check = named(validate(rows))["label_balance"]
-    assert (check.passed, check.severity, check.found) == (False, "info", "2 labels, the largest on 95.0% of the rows")
+    assert (check.passed, check.severity) == (False, "info")
+    assert check.found == "2 labels, the largest 19.0 times as often as the rarest"
 
 
 def test_shards_add_up(validate: Any_, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = validate(DIRTY)
-    monkeypatch.setattr(checks, "_SHARD", 7)
-    assert validate(DIRTY) == whole
+    monkeypatch.setattr(loading, "SHARD_ROWS", 7)
+    parts = validate(DIRTY)
+    assert parts.dataset_sha256 != whole.dataset_sha256  # other shards
+    assert parts.model_copy(update={"dataset_sha256": whole.dataset_sha256}) == whole
 
 
 def test_a_rule_that_cannot_be_computed_is_no_finding() -> None:

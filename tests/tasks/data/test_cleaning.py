@@ -1,42 +1,23 @@
 """Repairs mend what is broken and nothing else; every row is kept or in the quarantine with its reason."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from tasks.contracts import RawDataset, SourceFile
+from tasks.contracts import RawDataset, Shard, SourceFile
 from tasks.data import cleaning
-from tasks.data.repairs import REPAIRS, mend
-from tasks.data.rows import RowWriter, schema
+from tasks.data.shards import raw_schema, shard_name, write_shard
 from tasks.data.spec import CleaningSpec
-from tasks.errors import DatasetError
+from tasks.errors import DatasetError, RequestError
 
 Clean = Callable[..., Any]
-
-MENDED = {
-    "mojibake": ("schÃ¶n â€œquotedâ€\x9d", "schön “quoted”", ["repair_encoding"]),
-    "fenced mojibake stays": ("a ```\nprint('Ã©')\n``` b", "a ```\nprint('Ã©')\n``` b", []),
-    "html and quotes stay": ("&amp; <b>“x”</b> ﬁ", "&amp; <b>“x”</b> ﬁ", []),
-    "french stays": ("À côté, ça va: Âge", "À côté, ça va: Âge", []),
-    "control": ("a\x00b\x1bc\td\ne", "abc\td\ne", ["strip_control"]),
-    "zero width": ("a\u200bb\ufeffc\u200dd", "abcd", ["strip_control"]),
-    "family emoji stays": ("👨\u200d👩\u200d👧 ❤\ufe0f\u200d🔥", "👨\u200d👩\u200d👧 ❤\ufe0f\u200d🔥", []),
-    "persian and sinhala stay": ("می\u200cخواهم ශ්\u200dරී", "می\u200cخواهم ශ්\u200dරී", []),
-    "khmer stays": ("ភាសា\u200bខ្មែរ", "ភាសា\u200bខ្មែរ", []),
-    "space": ("  a  b\r\n\tc \n", "a  b\n\tc", ["strip_whitespace"]),
-    "literal backslash n stays": ("a\\nb", "a\\nb", []),
-}
-
-
-@pytest.mark.parametrize("name", MENDED)
-def test_repairs(name: str) -> None:
-    text, expected, made = MENDED[name]
-    assert mend(text, REPAIRS) == (expected, made)
-    assert mend(expected, REPAIRS) == (expected, [])
 
 
 def qa(question: str, answer: str) -> dict[str, str]:
@@ -75,7 +56,7 @@ def test_ledger_counts_rows_by_reason(clean: Clean, write: Clean, rows_of: Clean
     assert gone == {5: "empty_answer", 6: "empty_prompt", 7: "exact_duplicate", 9: "near_duplicate"}
     assert [row["line"] for row in rows_of(out)] == [1, 2, 3, 4, 8]
     assert rows_of(out)[1]["messages"][0]["content"] == "schön"
-    assert value.quarantine_uri == "mem://clean/quarantine.parquet"
+    assert value.quarantine_uri == "mem://clean/quarantine"
 
 
 EFFECTS = {"repair_encoding": 1, "strip_control": 2, "strip_whitespace": 1}
@@ -94,6 +75,44 @@ def test_each_option_off_is_off(option: str, clean: Clean, write: Clean) -> None
         # With exact duplicates off, the near-duplicate rule sees them.
         expected = {"exact_duplicate": 0, "near_duplicate": 2} if name == "exact_duplicate" else {"near_duplicate": 0}
         assert {key: counts(off.ledger.dropped).get(key, 0) for key in expected} == expected
+
+
+HTML = [qa("What is <b>bold</b> here?", "<p>A &amp; B</p>"), *(qa(f"plain {n}", f"text {n}") for n in range(3))]
+MAIL = [qa("Write to ann.lee@firma.de", "I did"), *(qa(f"plain {n}", f"text {n}") for n in range(3))]
+WRITTEN = [qa(f"first line {n}\\nsecond line", f"text {n}") for n in range(4)]
+MENDING = {
+    "html": (HTML, {"html": "strip"}, "strip_html", 1),
+    "personal_data": (MAIL, {"personal_data": "redact"}, "redact_email", 1),
+    "personal_kinds": (MAIL, {"personal_data": "redact", "personal_kinds": ["email"]}, "redact_email", 1),
+    "unescape_newlines": (WRITTEN, {"unescape_newlines": True}, "unescape_newlines", 4),
+}
+NOT_MENDED = {
+    "html": {}, "personal_data": {"personal_data": "flag"}, "unescape_newlines": {"unescape_newlines": False},
+    "personal_kinds": {"personal_data": "redact", "personal_kinds": ["phone"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", MENDING)
+def test_what_is_mended_on_request(option: str, clean: Clean, write: Clean, rows_of: Clean) -> None:
+    rows, asked, repair, count = MENDING[option]
+    path = write(rows)
+    value, out = clean(path, cleaning=CleaningSpec.model_validate(asked))
+    assert counts(value.ledger.repaired) == {repair: count}
+    off, plain = clean(path, cleaning=CleaningSpec.model_validate(NOT_MENDED[option]))
+    assert counts(off.ledger.repaired) == {}
+    assert rows_of(plain)[0]["messages"][0]["content"] == rows[0]["question"] != rows_of(out)[0]["messages"][0]["content"]
+    assert value.sha256 != off.sha256
+
+
+def test_names_need_a_model() -> None:
+    with pytest.raises(ValidationError, match="personal_kinds names person, which only a model can find"):
+        CleaningSpec(personal_kinds=["person"])
+
+
+def test_presidio_that_is_not_installed_is_named_before_any_row_is_mended(clean: Clean, write: Clean) -> None:
+    spec = CleaningSpec(personal_data="redact", personal_kinds=["person"], names_model="en_core_web_lg")
+    with pytest.raises(RequestError, match=r"tuneflow\[presidio\]"):
+        clean(write(MAIL), cleaning=spec)
 
 
 def test_everything_off_keeps_every_usable_row_as_it_was(clean: Clean, write: Clean, rows_of: Clean) -> None:
@@ -146,16 +165,22 @@ SPECS = st.builds(
 def test_the_ledger_always_balances(
     conversations: list[list[dict[str, str]]], spec: CleaningSpec, tmp_path: Path, rows_of: Clean
 ) -> None:
-    with RowWriter(tmp_path / "rows.parquet", schema()) as writer:
-        for index, messages in enumerate(conversations):
-            writer.write({"row": index, "file": "f", "line": index + 1, "source": 0, "messages": messages})
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    rows = [
+        {"file": "f", "line": index + 1, "source": 0, "messages": [{"learn": True, **turn} for turn in messages]}
+        for index, messages in enumerate(conversations)
+    ]
+    shards = []
+    for at in range(0, len(rows), 3):
+        some = rows[at : at + 3]
+        shards.append(Shard(name=shard_name(0, at), rows=len(some), sha256="0" * 64))
+        write_shard(tmp_path / "rows" / shards[-1].name, pa.Table.from_pylist(some, schema=raw_schema()))
     raw = RawDataset(
-        name="x", uri="mem://x", sha256="0" * 64, format="json_lines", shape="messages", task="chat", rows=writer.rows,
-        bytes=1, columns=("messages",), mapping={}, mapping_confidence=1, mapping_reason="",
-        files=(SourceFile(address="f", format="json_lines", sha256="0" * 64, bytes=1, rows=writer.rows),),
+        name="x", uri="mem://x", sha256="0" * 64, format="json_lines", shape="messages", task="chat", rows=len(rows),
+        bytes=1, columns=("messages",), mapping={}, mapping_confidence=1, mapping_reason="", shards=tuple(shards),
+        files=(SourceFile(address="f", format="json_lines", sha256="0" * 64, bytes=1, rows=len(rows)),),
     )  # fmt: skip
     out = tmp_path / "out"
-    out.mkdir(exist_ok=True)
     try:
         value = cleaning.clean(raw, spec, tmp_path, out, "mem://out")
     except DatasetError:

@@ -1,12 +1,15 @@
 """Splits follow content and seed alone, keep groups whole, and never share content."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tasks.data import splitting
+from tasks.data.shards import raw_schema, shard_name, write_shard
 from tasks.data.spec import SplittingSpec
 from tasks.errors import DatasetError, LeakageError
 
@@ -109,9 +112,28 @@ def test_weights_repeat_and_leave_out_training_rows_only(split: Any_, write: Any
     assert 0.3 < after.count(1) / before.count(1) < 0.7
 
 
-def test_leaks_are_refused() -> None:
-    row = {"file": "f", "line": 1, "messages": [{"role": "user", "content": "A  b"}, {"role": "assistant", "content": "c"}]}
-    same = {"file": "f", "line": 9, "messages": [{"role": "user", "content": "a B"}, {"role": "assistant", "content": "C"}]}
-    with pytest.raises(LeakageError, match=r"1 rows stand in two splits: f line 1 \(train\) and f line 9 \(test\)"):
-        splitting.refuse_leaks({"train": [row], "test": [same]})
-    splitting.refuse_leaks({"train": [row, same], "test": []})
+def test_leaks_are_refused(tmp_path: Path) -> None:
+    def turns(question: str, answer: str) -> list[dict[str, Any]]:
+        return [
+            {"role": "user", "content": question, "learn": True},
+            {"role": "assistant", "content": answer, "learn": True},
+        ]
+
+    spec = SplittingSpec(validation=0, test=0.5)
+    groups = {splitting.place(splitting.position(0, f"{number:016x}"), spec): f"{number:016x}" for number in range(20)}
+    assert set(groups) == {"train", "test"}
+    schema = raw_schema().insert(0, pa.field("row", pa.int64())).append(pa.field("group", pa.string()))
+    for second, leaks in ((groups["test"], True), (groups["train"], False)):
+        folder = tmp_path / second
+        rows = [
+            {"row": 4, "file": "f", "line": 1, "source": 0, "messages": turns("A  b", "c"), "group": groups["train"]},
+            {"row": 9, "file": "f", "line": 9, "source": 0, "messages": turns("a B", "C"), "group": second},
+        ]
+        key = splitting.KeyJob(shard_name(0), folder / "rows" / shard_name(0), folder / "work")
+        write_shard(key.path, pa.Table.from_pylist(rows, schema=schema))
+        job = splitting.SplitJob(key, folder, spec, (1.0,), 0, {})
+        splitting.write_shard_keys(key)
+        splitting.split_shard(job)
+        expected = pytest.raises(LeakageError, match=r"1 rows stand in two splits: f line 1 \(train\) and f line 9 \(test\)")
+        with expected if leaks else nullcontext():
+            splitting.refuse_leaks([key], [job])

@@ -1,0 +1,146 @@
+"""Shard by shard, in one process or in several, and nothing twice: what was done before a kill is taken as it is."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from tasks.errors import StageError
+from tasks.shim import die_with_parent
+from tasks.storage import sha256_file, write_text
+
+Facts = dict[str, Any]
+Told = Callable[[int, int], None]
+_VARIABLE = "TUNEFLOW_PROCESSES"
+_WORTH_A_PROCESS = 20_000  # rows; a process takes some seconds to start
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Run(Protocol):
+    """Maps a module's function over jobs; results come in the order of the jobs, whoever does them."""
+
+    def __call__(self, function: Callable[[A], B], jobs: Sequence[A]) -> Iterator[B]:
+        """The result of each job."""
+        ...
+
+
+class Job(Protocol):
+    """What is done with one shard: a name of its own, and the files that it writes."""
+
+    @property
+    def name(self) -> str:
+        """Unlike that of every other job."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[Path]:
+        """Where it writes to; asked once it is done."""
+        ...
+
+
+J = TypeVar("J", bound=Job)
+
+
+def silent(_done: int, _total: int) -> None:
+    """Progress that nobody asked for."""
+
+
+def in_turn(function: Callable[[A], B], jobs: Sequence[A]) -> Iterator[B]:
+    """One job after the other, in this process."""
+    return map(function, jobs)
+
+
+def processes_for(jobs: int, rows: int) -> int:
+    """How many processes share so many jobs: one a core, or TUNEFLOW_PROCESSES; for few rows none is worth its start."""
+    wanted = int(os.environ.get(_VARIABLE, "0")) or min(len(os.sched_getaffinity(0)), rows // _WORTH_A_PROCESS)
+    return max(1, min(wanted, jobs))
+
+
+@contextmanager
+def several(processes: int) -> Iterator[Run]:
+    """So many processes, which end with this one.
+
+    Raises:
+        StageError: one of them was killed.
+    """
+    if processes <= 1:
+        yield in_turn
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would share locks of libraries that run threads
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
+
+        def run(function: Callable[[A], B], jobs: Sequence[A]) -> Iterator[B]:
+            return pool.map(function, jobs)
+
+        try:
+            yield run
+        except BrokenProcessPool as error:
+            raise StageError(
+                "A process that worked on a shard was killed, most often by the system for want of memory. Start the run "
+                f"again: it goes on after the last whole shard. With {_VARIABLE}=1 it needs the least memory."
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(parent: int) -> None:
+    """In each process before its first job: end with the parent, and leave the other cores to the other processes."""
+    die_with_parent(parent)
+    for name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def each(run: Run, function: Callable[[J], Facts], jobs: Sequence[J], marks: Path, progress: Told = silent) -> list[Facts]:
+    """What `function` says of each job, in their order. What has a mark whose files are still whole is not done again.
+
+    Args:
+        run: in one process or in several.
+        function: of a module; writes the job's outputs and returns what JSON can hold.
+        jobs: with names that differ.
+        marks: folder for one mark a job.
+        progress: told the jobs done and all of them.
+    """
+    found = {job.name: _marked(marks, job) for job in jobs}
+    todo = [_Todo(function, job, marks) for job in jobs if found[job.name] is None]
+    done = len(jobs) - len(todo)
+    progress(done, len(jobs))
+    for job, facts in zip(todo, run(_work, todo), strict=True):
+        found[job.job.name] = facts
+        done += 1
+        progress(done, len(jobs))
+    return [facts for facts in found.values() if facts is not None]
+
+
+@dataclass(frozen=True)
+class _Todo:
+    function: Callable[[Any], Facts]
+    job: Any
+    marks: Path
+
+
+def _work(todo: _Todo) -> Facts:
+    facts = todo.function(todo.job)
+    files = [[str(path), path.stat().st_size, sha256_file(path)] for path in todo.job.outputs]
+    write_text(_mark(todo.marks, todo.job), json.dumps({"facts": facts, "files": files}))
+    return facts
+
+
+def _marked(marks: Path, job: Job) -> Facts | None:
+    """What an earlier process found, where all that it wrote is still there."""
+    try:
+        record = json.loads(_mark(marks, job).read_text(encoding="utf-8"))
+        whole = all(Path(path).stat().st_size == size and sha256_file(Path(path)) == sha for path, size, sha in record["files"])
+        return dict(record["facts"]) if whole else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _mark(marks: Path, job: Job) -> Path:
+    return marks / f"{job.name}.json"
