@@ -4,17 +4,25 @@ import argparse
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from flows import install, services
 from tasks.errors import InputError, StageError, TuneflowError
 from tasks.workspace import workspace_folder
 
+if TYPE_CHECKING:
+    from flows.request import FinetuneRequest
+
+P = TypeVar("P")
+R = TypeVar("R")
 DONE, FAILED, NOT_GOOD_ENOUGH = 0, 1, 3
 _EPILOG = """exit codes: 0 done and the verdict passed; 3 done, but not good enough, and nothing was released;
 2 the input is at fault, and the message says how to mend it; 1 anything else."""
+_EPILOG_PREPARE = "exit codes: 0 done; 2 the input is at fault, and the message says how to mend it; 1 anything else."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     check = commands.add_parser("check", help="check a request, its data and its model; spend no compute", epilog=_EPILOG)
     check.set_defaults(command=_check)
-    for command in (run, check):
+    prepare = commands.add_parser("prepare", help="prepare the data of a request alone, and show them", epilog=_EPILOG_PREPARE)
+    prepare.set_defaults(command=_prepare)
+    for command in (run, check, prepare):
         command.add_argument("request", type=Path, help="request file (YAML or JSON)")
         command.add_argument(
             "--set", action="append", default=[], metavar="PATH=VALUE", dest="settings",
@@ -51,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="say for each step of a run why it ran or did not")
     explain.set_defaults(command=_explain)
     explain.add_argument("run", help="name of the run")
-    for command in (run, check, explain):
+    for command in (run, check, prepare, explain):
         command.add_argument("--workspace", default="", metavar="DIR", help="default: TUNEFLOW_WORKSPACE, else .tuneflow")
         command.add_argument("--json", action="store_true", help="end stdout with one JSON line, the result")
     schema = commands.add_parser("schema", help="print the JSON schema of a request")
@@ -63,29 +73,66 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     with _prefect(options) as start:
-        from flows.check_request import check_request
-        from flows.reading import read_request
-
-        request = read_request(options.request, options.settings)
-        if request.names_blocks():
-            start()
-        _tell("checking the request, the data and the model")
-        check_request(request)
-        _tell(f"Prefect: {start()}")
-        from prefect import tags
-        from prefect.exceptions import CancelledRun
-
+        request = _checked(options, start, lambda request: request)
         from flows.finetune import finetune
 
-        try:
-            with tags("tuneflow"):  # the automations of a server look after runs of this tag
-                result = finetune(request)
-        except CancelledRun as error:
-            raise StageError(f"The run was stopped: {error}. The same command goes on where it stopped.") from error
+        result = _started(finetune, request)
     from tasks.reporting.report import console_table
 
     print(result.model_dump_json() if options.json else console_table(result))
     return DONE if result.status == "released" else NOT_GOOD_ENOUGH
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    began = time.time()
+    with _prefect(options) as start:
+        from flows.stage_requests import preparing
+
+        request = _checked(options, start, lambda request: preparing(request).whole())
+        from flows.prepare_data import prepare_data
+
+        data = _started(prepare_data, preparing(request))
+    from tasks.contracts import RunContext
+    from tasks.reporting.data_summary import console_table
+    from tasks.reporting.steps import steps_of
+
+    run = RunContext(name=request.name, workspace=str(workspace_folder(options.workspace)), started=began)
+    print(data.model_dump_json() if options.json else console_table(run.name, data, steps_of(run), run.folder))
+    return DONE
+
+
+def _checked(
+    options: argparse.Namespace, start: Callable[[], str], part: Callable[["FinetuneRequest"], "FinetuneRequest"]
+) -> "FinetuneRequest":
+    """The part of the request that is wanted, checked, and Prefect's API brought up."""
+    from flows.check_request import check_request
+    from flows.reading import read_request
+
+    request = part(read_request(options.request, options.settings))
+    if request.names_blocks():
+        start()
+    _tell("checking the request, the data and the model")
+    check_request(request)
+    _tell(f"Prefect: {start()}")
+    return request
+
+
+def _started(flow: Callable[[P], R], request: P) -> R:
+    """What a flow makes of a request.
+
+    Raises:
+        StageError: the run was stopped.
+    """
+    from prefect import tags
+    from prefect.exceptions import CancelledRun
+
+    from flows.embedded import signs_of_life
+
+    try:
+        with tags("tuneflow"), signs_of_life():  # the automations of a server look after runs of this tag
+            return flow(request)
+    except CancelledRun as error:
+        raise StageError(f"The run was stopped: {error}. The same command goes on where it stopped.") from error
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         "test_maintain.py",
         "test_form.py",
         "test_opened_run.py",
+        "test_prepare.py",
         "test_reading.py",
         "test_services.py",
     )

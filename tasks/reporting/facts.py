@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.contracts import Comparison, Count, FinetuneResult, Score, TokenizedSplit
+from tasks.contracts import Comparison, Count, FinetuneResult, PreparedData, Score, StepRecord, TokenizedSplit
 from tasks.reporting import wording
 
 _LIBRARIES = ("tuneflow", "prefect", "mlflow", "torch", "transformers", "peft", "deepspeed", "datasets", "pyarrow", "pandas")
@@ -143,7 +143,7 @@ def tiles(result: FinetuneResult) -> list[Tile]:
         Tile(
             "Minutes", wording.minutes(result.seconds),
             f"training {wording.minutes(result.model.seconds)}, evaluation {wording.minutes(report.seconds)}; "
-            f"{cache_line(result)}",
+            f"{cache_line(result.steps)}",
         ),
         _cost_tile(result),
     ]  # fmt: skip
@@ -178,9 +178,9 @@ def _cost_tile(result: FinetuneResult) -> Tile:
     return Tile("Training cost", wording.usd(forecast.actual_cost_usd), note)
 
 
-def cache_line(result: FinetuneResult) -> str:
+def cache_line(steps: Sequence[StepRecord]) -> str:
     """How many steps came from the cache."""
-    total, cached = len(result.steps), sum(step.cached for step in result.steps)
+    total, cached = len(steps), sum(step.cached for step in steps)
     if total and total == cached:
         return f"all {total} steps came from the cache"
     return f"{cached} of {total} steps came from the cache"
@@ -235,17 +235,31 @@ def reason(sentence: str) -> Reason:
 
 def decisions(result: FinetuneResult) -> list[tuple[str, list[Reason]]]:
     """Every automatic choice with its sentence, in the order of the pipeline."""
-    data = result.data
     groups: list[tuple[str, Sequence[str]]] = [
-        ("Mapping", [f"{data.raw.task}: {data.raw.mapping_reason}"]),
-        ("Splits", data.splits.reasons),
-        ("Tokens", data.tokenized.reasons),
+        *_decided_on(result.data),
         ("Search", result.search.reasons if result.search else ()),
         ("Plan", result.plan.reasons),
         ("Training", _training_reasons(result)),
         ("Verdict", result.evaluation.verdict.reasons),
         ("Release", [r for r in result.rejected_reasons if r not in result.evaluation.verdict.reasons]),
     ]
+    return _explained(groups)
+
+
+def data_decisions(data: PreparedData) -> list[tuple[str, list[Reason]]]:
+    """Every automatic choice about the data with its sentence."""
+    return _explained(_decided_on(data))
+
+
+def _decided_on(data: PreparedData) -> list[tuple[str, Sequence[str]]]:
+    return [
+        ("Mapping", [f"{data.raw.task}: {data.raw.mapping_reason}"]),
+        ("Splits", data.splits.reasons),
+        ("Tokens", data.tokenized.reasons),
+    ]
+
+
+def _explained(groups: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, list[Reason]]]:
     return [(group, [reason(sentence) for sentence in sentences]) for group, sentences in groups if sentences]
 
 
@@ -276,12 +290,12 @@ def forecasts(result: FinetuneResult) -> list[tuple[str, str, str, str]]:
     return [(what, show(p), show(a), f"{a / p:.2f}×" if p else "–") for what, p, a, show in rows]
 
 
-def splits(result: FinetuneResult) -> list[dict[str, Any]]:
+def splits(data: PreparedData) -> list[dict[str, Any]]:
     """One row a split: rows, sequences, tokens and what was lost."""
     found = []
     for name in ("train", "validation", "test"):
-        part: TokenizedSplit = getattr(result.data.tokenized, name)
-        rows = getattr(result.data.splits, name).rows
+        part: TokenizedSplit = getattr(data.tokenized, name)
+        rows = getattr(data.splits, name).rows
         found.append({"name": name, "rows": rows, "part": part, "dropped": reasons(part.dropped)})
     return found
 
@@ -299,20 +313,37 @@ def best(scores: Sequence[Score], score: Score) -> bool:
 
 def lineage(result: FinetuneResult) -> list[Link]:
     """The chain of hashes, and whether each value names one above it."""
-    data, model = result.data, result.model
-    steps: list[tuple[str, str, str | None]] = [
-        ("Request", result.request_sha256, None),
+    model = result.model
+    return _linked(
+        [
+            ("Request", result.request_sha256, None),
+            *_data_hashes(result.data),
+            ("Base model", result.base.sha256, None),
+            ("Tuned model", model.sha256, model.data_sha256),
+            ("Evaluation of", result.evaluation.model_sha256, result.evaluation.model_sha256),
+            *[(f"Export {e.format}", e.sha256, e.model_sha256) for e in (result.release.exports if result.release else ())],
+        ]
+    )
+
+
+def data_lineage(data: PreparedData) -> list[Link]:
+    """The part of the chain that ends with the tokens."""
+    return _linked(_data_hashes(data))
+
+
+def _data_hashes(data: PreparedData) -> list[tuple[str, str, str | None]]:
+    return [
         *[(f"File {file.address}", file.sha256, None) for file in data.raw.files],
         ("Raw rows", data.raw.sha256, None),
         ("Clean rows", data.clean.sha256, data.clean.parent_sha256),
         ("Splits", data.splits.sha256, data.splits.parent_sha256),
         ("Tokens", data.tokenized.sha256, data.tokenized.parent_sha256),
         ("Chat template", data.tokenized.template_sha256, None),
-        ("Base model", result.base.sha256, None),
-        ("Tuned model", model.sha256, model.data_sha256),
-        ("Evaluation of", result.evaluation.model_sha256, result.evaluation.model_sha256),
-        *[(f"Export {e.format}", e.sha256, e.model_sha256) for e in (result.release.exports if result.release else ())],
     ]
+
+
+def _linked(steps: Sequence[tuple[str, str, str | None]]) -> list[Link]:
+    """Values from the first on: (what it is, its hash, its parent's hash or None where it has none)."""
     seen: dict[str, str] = {}
     links = []
     for label, sha256, parent in steps:

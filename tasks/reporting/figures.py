@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.contracts import DatasetSplits, Ledger, StepRecord, TokenizedDataset
+from tasks.contracts import DatasetSplits, Ledger, PreparedData, StepRecord, TokenizedDataset
 from tasks.reporting import wording
 from tasks.reporting.drawing import COLOURS, WIDTH, box, draw, panel, ribbon, sheet
 
@@ -12,6 +12,15 @@ _MOST_REASONS = 8
 _FLOW = 210  # px for all rows
 _TOP = 34
 _LEFT, _MIDDLE, _RIGHT, _NODE = 104, 340, 560, 12  # px
+
+
+def of_data(data: PreparedData) -> dict[str, tuple[str, str]]:
+    """The figures of prepared data as SVG, each with its finding."""
+    ledger = data.clean.ledger
+    return {
+        "ledger": (row_ledger(ledger, data.splits), ledger_finding(ledger, data.splits)),
+        "tokens": (token_use(data.tokenized), tokens_finding(data.tokenized)),
+    }
 
 
 def row_ledger(ledger: Ledger, splits: DatasetSplits) -> str:

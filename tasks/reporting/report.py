@@ -1,12 +1,12 @@
 """The report of a run: one HTML file that needs nothing else, and the line that says it all."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tasks.contracts import FinetuneResult
-from tasks.reporting import evidence, facts, figures, wording
+from tasks.reporting import evidence, facts, figures
 from tasks.reporting.facts import headline
+from tasks.reporting.pages import fill_page
 from tasks.reporting.summary import console_table, markdown
 
 __all__ = ["console_table", "headline", "markdown", "render"]
@@ -35,45 +35,25 @@ def render(
         generated_at: when, in words; "": left out.
         environment: versions to list. None: those of this process.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters |= {"json": _json}
     asked, unchanged = facts.asked(request, defaults)
-    return pages.get_template("report.html").render(
-        r=result, w=wording, facts=facts, figures=_figures(result, history), words=facts.verdict_in_words(result),
-        outcome=facts.outcome(result), tone=facts.tone(result), asked=asked, unchanged=unchanged,
+    outcome = facts.outcome(result)
+    return fill_page(
+        "report.html", _figures(result, history), r=result, title=f"{result.name}: {outcome.lower()}",
+        words=facts.verdict_in_words(result), outcome=outcome, tone=facts.tone(result), asked=asked, unchanged=unchanged,
         knows_defaults=defaults is not None, request=request, history=history,
         quarantined=list(quarantine_examples)[:_MOST_QUARANTINED], generated_at=generated_at,
         environment=facts.environment() if environment is None else environment,
     )  # fmt: skip
 
 
-def _figures(result: FinetuneResult, history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each figure as trusted SVG with its finding; the words inside were escaped when it was drawn."""
-    from markupsafe import Markup
-
-    data, report = result.data, result.evaluation
-    ledger, best_step = data.clean.ledger, result.model.best_step
-    drawn = {
+def _figures(result: FinetuneResult, history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Each figure as SVG with its finding."""
+    report, best_step = result.evaluation, result.model.best_step
+    return {
         "deciding": (evidence.deciding(report, facts.deciding(result)), ""),
-        "ledger": (figures.row_ledger(ledger, data.splits), figures.ledger_finding(ledger, data.splits)),
         "loss": (figures.loss_curve(history, best_step), figures.loss_finding(history, best_step)),
         "scores": (evidence.scores(report), evidence.scores_finding(report)),
         "differences": (evidence.differences(report), evidence.differences_finding(report)),
-        "tokens": (figures.token_use(data.tokenized), figures.tokens_finding(data.tokenized)),
         "steps": (figures.step_seconds(result.steps), figures.steps_finding(result.steps)),
+        **figures.of_data(result.data),
     }
-    return {name: {"svg": Markup(svg), "finding": finding} for name, (svg, finding) in drawn.items()}  # noqa: S704
-
-
-def _json(value: object) -> str:
-    import json
-
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)

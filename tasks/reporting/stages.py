@@ -3,29 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from tasks.contracts import EvaluationReport, PreparedData, ReleaseResult, TrainedModel, Value
+from tasks.contracts import EvaluationReport, ReleaseResult, TrainedModel, Value
 
 
 def shown(value: Value) -> tuple[str, str] | None:
     """Headline and Markdown of a stage's value; None for one that has no page of its own."""
     page = _PAGES.get(type(value))
     return page(value) if page else None
-
-
-def _data(data: PreparedData) -> tuple[str, str]:
-    ledger, splits, tokens = data.clean.ledger, data.splits, data.tokenized
-    dropped = ledger.rows_in + ledger.synthetic - ledger.kept
-    supervised = tokens.train.supervised_tokens
-    headline = (
-        f"{ledger.rows_in:,} rows in, {ledger.kept:,} kept, {dropped:,} dropped; {splits.train.rows:,} to train, "
-        f"{splits.validation.rows:,} to validate, {splits.test.rows:,} to test; {supervised:,} tokens to learn"
-    )
-    rows = [
-        ("rows in", ledger.rows_in), *((f"dropped: {each.reason}", each.rows) for each in ledger.dropped),
-        *((f"repaired: {each.reason}", each.rows) for each in ledger.repaired), ("kept", ledger.kept),
-        ("sequences cut", tokens.train.truncated_rows), ("quality, 0 to 1", f"{data.validation.quality:.3f}"),
-    ]  # fmt: skip
-    return headline, _table(("what", "count"), rows)
 
 
 def _model(model: TrainedModel) -> tuple[str, str]:
@@ -68,7 +52,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 _PAGES: dict[type[Value], Callable[[Any], tuple[str, str]]] = {
-    PreparedData: _data,
     TrainedModel: _model,
     EvaluationReport: _evaluation,
     ReleaseResult: _release,

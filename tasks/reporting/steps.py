@@ -34,7 +34,8 @@ from tasks.contracts import (
 from tasks.errors import RequestError
 from tasks.orchestration.steps import announce, as_parts, belongs_to, own_flow_run, waits_for_answer
 from tasks.records import context_of, forget, keep, known, recall_if_known
-from tasks.reporting import report
+from tasks.reporting import data_facts, data_page, data_summary, report
+from tasks.reporting.examples import dropped_examples
 from tasks.reporting.stages import shown
 from tasks.steps import let_the_story_through, store_of, tracker_of
 from tasks.storage import write_text
@@ -42,7 +43,7 @@ from tasks.workspace import prepare_workspace, workspace_folder
 
 V = TypeVar("V", bound=Value)
 log = logging.getLogger("tuneflow")
-_QUARANTINE_EXAMPLES = 20
+DATA_PAGE, TOKENS_PAGE = "data.html", "tokens.html"
 _PATIENCE_SECONDS = 1.0
 
 
@@ -195,6 +196,32 @@ def _name_lock(path: Path) -> BaseFileLock | None:
         return lock
 
 
+@task(name="write_data_page", task_run_name="data page {run.name}", cache_policy=NO_CACHE, persist_result=False)
+def write_data_page(run: RunContext, data: PreparedData, request: BaseModel) -> Path:
+    """Write the page on a run's data, and keep it in Prefect and in MLflow; its address.
+
+    Args:
+        run: whose data they are.
+        data: what preparing gave.
+        request: what was asked of the preparing.
+    """
+    folder = Path(run.workspace) / "runs" / run.name
+    tokens = folder / TOKENS_PAGE
+    page = data_page.render(
+        run.name, data, request, dropped_rows(run, data), tokens_page=TOKENS_PAGE if tokens.exists() else "",
+        run_id=run.run_id, generated_at=time.strftime("%Y-%m-%d %H:%M %Z"),
+    )  # fmt: skip
+    write_text(folder / DATA_PAGE, page)
+    create_markdown_artifact(
+        data_summary.markdown(data, folder / DATA_PAGE), key=f"data-{run.name}", description=data_facts.headline(data)
+    )
+    tracker = tracker_of(run)
+    tracker.log_text(run.run_id, page, DATA_PAGE)
+    if tokens.exists():
+        tracker.log_text(run.run_id, tokens.read_text(encoding="utf-8"), TOKENS_PAGE)
+    return folder / DATA_PAGE
+
+
 @task(name="write_report", task_run_name="report {run.name}", cache_policy=NO_CACHE, persist_result=False)
 def write_report(
     run: RunContext,
@@ -219,7 +246,7 @@ def write_report(
     )  # fmt: skip
     store = store_of(run)
     page = report.render(
-        result, request, history(store.local(model.history_uri)), quarantine(store.local(data.clean.quarantine_uri)),
+        result, request, history(store.local(model.history_uri)), dropped_rows(run, data),
         defaults=defaults, generated_at=time.strftime("%Y-%m-%d %H:%M %Z"),
     )  # fmt: skip
     write_text(folder / "report.html", page)
@@ -250,12 +277,13 @@ def history(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def quarantine(path: Path) -> list[dict[str, Any]]:
-    """Some of the dropped rows."""
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = pq.read_table(path).slice(0, _QUARANTINE_EXAMPLES).to_pylist()
-    return rows
+def dropped_rows(run: RunContext, data: PreparedData) -> list[dict[str, Any]]:
+    """Some of the rows that cleaning dropped, and of those that had nothing to learn as tokens."""
+    store = store_of(run)
+    folders = [store.local(data.clean.quarantine_uri)] if data.clean.ledger.dropped else []
+    if address := data_facts.token_quarantine(data):
+        folders.append(store.local(address))
+    return dropped_examples(folders)
 
 
 def _track(run: RunContext, result: FinetuneResult, page: str) -> None:

@@ -167,10 +167,11 @@ def test_unknown_columns_are_listed_with_the_way_to_map_them(cli: Any, request_f
     assert cli("check", path, *settings).code == 0
 
 
+@pytest.mark.parametrize("command", ["run", "prepare"])
 @pytest.mark.parametrize("name", ["missing data file", "no base model"])
-def test_run_refuses_before_anything_starts(cli: Any, request_file: Any, name: str, workspace: Path) -> None:
+def test_run_refuses_before_anything_starts(cli: Any, request_file: Any, name: str, command: str, workspace: Path) -> None:
     children = set(psutil.Process().children(recursive=True))
-    found = cli("run", write_bad(request_file, name))
+    found = cli(command, write_bad(request_file, name))
     assert found.code == 2
     error = next(line for line in found.err.splitlines() if line.startswith("Error: "))
     assert error.startswith(f"Error: {BAD[name][1].partition(' ')[2]}")
@@ -190,14 +191,22 @@ def test_several_problems_are_told_at_once(cli: Any, request_file: Any) -> None:
     assert [line.removeprefix("Error: ").split(maxsplit=2)[1] for line in told] == ["nothing.jsonl:", "The"]
 
 
-@pytest.mark.parametrize("command", ["check", "run"])
+def test_prepare_tells_all_problems_of_its_own_part(cli: Any, request_file: Any) -> None:
+    path = request_file(data=None, name="nothing.jsonl", base_model={"uri": "models/nothing"}, resources={"devices": 1024})
+    found = cli("prepare", path)
+    assert (found.code, found.out) == (2, "")
+    told = [line for line in found.err.splitlines() if line.startswith(("Error: 1. ", "2. ", "3. "))]
+    assert [line.removeprefix("Error: ").split(maxsplit=2)[1] for line in told] == ["nothing.jsonl:", "The"]  # no devices
+
+
+@pytest.mark.parametrize("command", ["check", "run", "prepare"])
 def test_a_misspelt_key_is_refused(cli: Any, request_file: Any, command: str) -> None:
     found = cli(command, request_file(trainning={"epochs": 1}))
     assert (found.code, found.out) == (2, "")
     assert found.err.startswith(f"Error: {request_file()}: Unknown key 'trainning'. Did you mean 'training'? Known: ")
 
 
-@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("command", ["check", "run", "prepare"])
 def test_a_workspace_that_cannot_be_written_is_refused(cli: Any, request_file: Any, tmp_path: Path, command: str) -> None:
     (tmp_path / "file").write_text("")
     folder = tmp_path / "file" / "workspace"  # below a file: root ignores permissions
@@ -252,7 +261,7 @@ def test_explain_of_an_unknown_run_names_the_known(cli: Any, tmp_path: Path) -> 
     assert cli("explain", "three", folder=tmp_path / "empty").err.endswith("Known: none.\n")
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["run"], ["check", "a", "--colour"]])
+@pytest.mark.parametrize("arguments", [[], ["train"], ["run"], ["prepare"], ["check", "a", "--colour"]])
 def test_a_bad_command_line_is_the_users_to_mend(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -291,7 +300,7 @@ def test_help_is_quick_and_light() -> None:
     assert min(seconds) < 1.0
 
 
-@pytest.mark.parametrize("command", ["run", "check", "explain", "schema"])
+@pytest.mark.parametrize("command", ["run", "check", "prepare", "explain", "schema"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])

@@ -136,7 +136,13 @@ def test_the_quickstart_deployment_runs_on_both_pools_and_records_with_a_block(
     client = MlflowClient(tracking)
     version = client.get_model_version_by_alias("deployed", "champion")
     assert version.tags["tuneflow.model_sha256"] == result["model"]["sha256"]
-    assert {file.path for file in client.list_artifacts(result["run_id"])} == {"model", "report.html", "result.json"}
+    assert {file.path for file in client.list_artifacts(result["run_id"])} == {
+        "model",
+        "report.html",
+        "result.json",
+        "data.html",
+        "tokens.html",
+    }
     fetched = Tracker(client, "deployed").fetch_model("models:/deployed@champion")
     assert weights_digest(fetched) == weights_digest(Path(result["release"]["exports"][0]["uri"]))
     assert api.slots() == 0

@@ -28,6 +28,7 @@ from tasks.contracts import (
     RawDataset,
     ReleaseResult,
     Score,
+    Shard,
     SourceFile,
     Speed,
     SplitPart,
@@ -68,6 +69,7 @@ def _raw() -> RawDataset:
                 address="data/tickets/2026-02.jsonl", format="jsonl", sha256=sha("b"), bytes=643_201, rows=1000, weight=2
             ),
         ),
+        shards=(Shard(name="part-00000-00000.parquet", rows=3000, sha256=sha("part")),),
     )
 
 
@@ -150,7 +152,8 @@ def _data(ledger: Ledger) -> PreparedData:
             parent_sha256=sha("raw"),
             task="chat",
             ledger=ledger,
-            quarantine_uri="cache/clean/1/quarantine.parquet",
+            quarantine_uri="cache/clean/1/quarantine",
+            shards=(Shard(name="part-00000-00000.parquet", rows=2740, sha256=sha("part")),),
         ),
         splits=DatasetSplits(
             name="support-bot",
