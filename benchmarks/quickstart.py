@@ -2,9 +2,10 @@
 
     make bench            or: .venv/bin/python benchmarks/quickstart.py [--repeats 3]
 
-Prefect's share is measured: the finished run is repeated from the cache, once as it is and once with Prefect's decorators taken
-away, in turn, so that both do the same reading, hashing and MLflow writing and differ in Prefect alone. What it adds hangs on
-the number of steps, not on how long they compute, so the same seconds count in the first run.
+Prefect's share is measured: the finished run is repeated from the cache, once as it is, once with the signs of life that a
+server which runs is sent, and once with Prefect's decorators taken away, in turn, so that all do the same reading, hashing and
+MLflow writing and differ in Prefect alone. What it adds hangs on the number of steps, not on how long they compute, so the
+same seconds count in the first run.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import os, sys, time
 from pathlib import Path
 from flows.environment import set_environment
 set_environment(Path(os.environ["WORKSPACE"]))
-if os.environ["BARE"] == "1":
+if os.environ["MODE"] == "bare":
     import prefect, prefect.artifacts, prefect.events
     def bare(function=None, **_):
         return function if function is not None else bare
@@ -32,17 +33,19 @@ if os.environ["BARE"] == "1":
     prefect.artifacts.create_markdown_artifact = prefect.events.emit_event = lambda *_, **__: None
     import tasks.reporting.steps
     tasks.reporting.steps.belongs_to = lambda _: True  # a stage knows its run by its flow run, and there is none
-from flows.embedded import prefect_api
+from contextlib import nullcontext
+from flows.embedded import prefect_api, signs_of_life
 with prefect_api(Path(os.environ["WORKSPACE"])) as start:
     from flows.reading import read_request
     from flows.finetune import finetune
     request = read_request(Path(os.environ["REQUEST"]))
     started = time.perf_counter()
-    if os.environ["BARE"] == "0":
+    if os.environ["MODE"] != "bare":
         start()
     served = time.perf_counter() - started
     started = time.perf_counter()
-    finetune(request)
+    with nullcontext() if os.environ["MODE"] == "watched" else signs_of_life():
+        finetune(request)
     print(served, time.perf_counter() - started)
 """
 
@@ -56,12 +59,12 @@ def main() -> None:
         workspace = Path(folder) / "workspace"
         first, whole = _run(workspace)
         _, again = _run(workspace)
-        with_prefect, bare = [], []
+        cached: dict[str, list[tuple[float, float]]] = {"embedded": [], "watched": [], "bare": []}
         for _ in range(options.repeats):
-            with_prefect.append(_cached(workspace, bare=False))
-            bare.append(_cached(workspace, bare=True))
+            for mode, found in cached.items():
+                found.append(_cached(workspace, mode))
         base = sorted((workspace / "runs" / "quickstart-base" / "steps").glob("*.json"), key=lambda path: path.stat().st_mtime)
-        _print(first, [json.loads(path.read_text()) for path in base], whole, again, with_prefect, bare)
+        _print(first, [json.loads(path.read_text()) for path in base], whole, again, cached)
 
 
 def _run(workspace: Path) -> tuple[dict, float]:
@@ -71,9 +74,9 @@ def _run(workspace: Path) -> tuple[dict, float]:
     return json.loads(done.stdout.splitlines()[-1]), time.perf_counter() - started
 
 
-def _cached(workspace: Path, bare: bool) -> tuple[float, float]:
+def _cached(workspace: Path, mode: str) -> tuple[float, float]:
     """(seconds until the server answers, seconds of the flow) of a run from the cache."""
-    variables = {**os.environ, "WORKSPACE": str(workspace), "REQUEST": str(REQUEST), "BARE": str(int(bare))}
+    variables = {**os.environ, "WORKSPACE": str(workspace), "REQUEST": str(REQUEST), "MODE": mode}
     done = subprocess.run(
         [sys.executable, "-c", _TIMED], cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -86,15 +89,15 @@ def _print(
     base: list[dict],
     whole: float,
     again: float,
-    with_prefect: list[tuple[float, float]],
-    bare: list[tuple[float, float]],
+    cached: dict[str, list[tuple[float, float]]],
 ) -> None:
     rows = [(f"base model: {step['step']}", step["seconds"]) for step in base]
     rows += [(step["step"], step["seconds"]) for step in first["steps"]]
-    server = statistics.median(served for served, _ in with_prefect)
-    prefect = statistics.median(flow for _, flow in with_prefect) - statistics.median(flow for _, flow in bare)
-    # Building the base model calls as many flows and tasks again as the cached run did.
-    prefect *= 1 + len(base) / len(first["steps"])
+    server = statistics.median(served for served, _ in cached["embedded"])
+    flow = {mode: statistics.median(flow for _, flow in found) for mode, found in cached.items()}
+    # Building the base model calls as many tasks again as the cached run did, but no flow.
+    prefect = (flow["embedded"] - flow["bare"]) * (1 + len(base) / len(first["steps"]))
+    watched = prefect + flow["watched"] - flow["embedded"]
     accounted = sum(seconds for _, seconds in rows)
     rows += [("Prefect: its embedded server starts", server), ("Prefect: flows, tasks and their states", prefect)]
     rows += [("imports, checks, MLflow's own runs, report", whole - accounted - server - prefect), ("whole command", whole)]
@@ -102,7 +105,7 @@ def _print(
     for name, seconds in rows:
         print(f"| {name} | {seconds:.1f} | {seconds / whole:.1%} |")
     print(f"\nThe same command again, every step from the cache: {again:.1f} s.")
-    shares = f"{(server + prefect) / whole:.1%} with its embedded server, {prefect / whole:.1%} with a server that runs"
+    shares = f"{(server + prefect) / whole:.1%} with its embedded server, {watched / whole:.1%} with a server that runs"
     print(f"Prefect's share: {shares}.")
 
 

@@ -46,6 +46,18 @@ def prefect_api(workspace: Path) -> Iterator[Callable[[], str]]:
         os.environ.pop(EMBEDDED, None)
 
 
+@contextmanager
+def signs_of_life() -> Iterator[None]:
+    """Flows send them, but not to an embedded server: nobody waits for them there, and each flow would for its last one."""
+    if not os.environ.get(EMBEDDED):
+        yield
+        return
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
 def _given(address: str) -> str:
     """What is said of a server that the environment names.
 

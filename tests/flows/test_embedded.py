@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from prefect.settings import get_current_settings
 
 from flows import embedded
-from flows.embedded import _own_database, prefect_api
+from flows.embedded import _own_database, prefect_api, signs_of_life
 from tasks.environment import EMBEDDED
 from tasks.errors import ServiceError
 
@@ -33,6 +34,17 @@ def test_without_a_server_the_command_has_one_of_its_own_and_says_so_to_what_it_
         assert os.environ[EMBEDDED] == "1"
     assert "PREFECT_API_URL" not in os.environ
     assert EMBEDDED not in os.environ
+
+
+@pytest.mark.parametrize(("found", "sent"), [("", False), ("http://127.0.0.1:4200/api", True)])
+def test_signs_of_life_are_sent_where_somebody_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str, sent: bool
+) -> None:
+    monkeypatch.setattr(embedded, "running_api", lambda _: found)
+    usual = get_current_settings().flows.heartbeat_frequency
+    assert usual
+    with prefect_api(tmp_path), signs_of_life():
+        assert get_current_settings().flows.heartbeat_frequency == (usual if sent else None)
 
 
 def test_the_server_of_up_in_the_workspace_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
