@@ -31,7 +31,7 @@ demo: $(VENV)/installed
 	$(BIN)/tuneflow run examples/quickstart.yaml --workspace $(WORKSPACE)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
