@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 from tests.browser import Ui, browsing
 from tests.flows.conftest import Installation, small
 
-pytestmark = pytest.mark.slow
-RUN_SECONDS = 400.0  # most of it is waiting for processes to start on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+RUN_SECONDS = 1200.0  # most of it is waiting for processes to start on a busy machine
 # What is empty where a person has filled in name, model and data alone.
 STAGES = {
     "prepare-data": ("Name", "Model"),
