@@ -115,9 +115,9 @@ def test_a_margin_that_is_not_reached_releases_nothing_and_ends_with_3(quickstar
 
 def test_a_damaged_file_of_the_cache_is_made_again(quickstart: Ended, home: Path, workspace: Path) -> None:
     entry = Path(quickstart.result["data"]["clean"]["uri"])
-    rows = entry / "rows.parquet"
+    rows = entry / "rows" / "part-00000-00000.parquet"
     rows.write_bytes(rows.read_bytes()[:-1])
     again = tuneflow("run", REQUEST, "--json", folder=home)
     reasons = {step["step"]: step["reason"] for step in again.result["steps"] if not step["cached"]}
-    assert reasons["clean"] == "its cached result no longer holds: rows.parquet is not what its manifest says"
+    assert reasons["clean"] == "its cached result no longer holds: rows/part-00000-00000.parquet is not what its manifest says"
     assert "train" not in reasons

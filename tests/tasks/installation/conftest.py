@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 from tasks.process import companion
+from tests.api import BUSY
 from tests.servers import BIN, ROOT, prefect_server
 
 
@@ -28,7 +30,12 @@ class Api:
     workspace: Path
 
     def call(self, method: str, path: str, content: Any = None) -> Any:
-        answer = httpx.request(method, f"{self.environment['PREFECT_API_URL']}{path}", json=content, timeout=30)
+        address = f"{self.environment['PREFECT_API_URL']}{path}"
+        for _ in range(20):
+            answer = httpx.request(method, address, json=content, timeout=180)
+            if answer.status_code != BUSY:
+                break
+            time.sleep(2)
         assert answer.status_code < 300, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
