@@ -10,6 +10,7 @@ import os
 import re
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -37,17 +38,42 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with gpteacher, alpaca_cot and gsm8k")
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--shard-rows", type=int, default=10_000)
+    parser.add_argument("--shard-rows", type=int, default=10_000, help="as many shards as processes, or many more, share well")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one:
+        print(json.dumps(prepared(options.one, options.processes[0], options.shard_rows)))
+        return
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         source, characters = write_rows(Path(folder), options.data, options.rows)
-        tokenizer = make_tokenizer(Path(folder), source)
+        make_tokenizer(Path(folder), source)
         print(f"{options.rows:,} rows, {characters / options.rows:.0f} characters each, load {os.getloadavg()[0]:.1f}\n")
-        found = {count: chain(Path(folder), source, tokenizer, count, options.shard_rows) for count in options.processes}
+        found = {count: measured(Path(folder), options, count) for count in options.processes}
     report(found, options.rows)
+
+
+def measured(folder: Path, options: argparse.Namespace, processes: int) -> dict[str, Any]:
+    """What a process of its own says, which has loaded nothing yet."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--data", str(options.data), "--one", str(folder)]
+    command += ["--processes", str(processes), "--shard-rows", str(options.shard_rows)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def prepared(folder: Path, processes: int, shard_rows: int) -> dict[str, Any]:
+    """The seconds of each step in this process and those that it keeps, and what came of the rows."""
+    from tasks.data.running import processes_kept
+
+    with processes_kept():
+        steps = chain(folder, folder / "rows.jsonl", folder / "tokenizer", processes, shard_rows)
+    ledger, tokens = steps["clean"][2].ledger, steps["tokenize"][2]
+    dropped = ", ".join(f"{count.reason} {count.rows:,}" for count in ledger.dropped)
+    told = f"kept {ledger.kept:,} of {ledger.rows_in:,} ({dropped}); tokens {tokens.train.tokens:,} to train"
+    return {"steps": {name: [used, wall] for name, (used, wall, _) in steps.items()}, "told": told, "sha256": tokens.sha256}
 
 
 def rows_of(folder: Path) -> Iterator[tuple[str, str]]:
@@ -60,6 +86,11 @@ def rows_of(folder: Path) -> Iterator[tuple[str, str]]:
             yield prompt, row.get("output") or row.get("response") or row.get("answer")
 
 
+def parts_of(text: str) -> list[str]:
+    """Words and what stands between them."""
+    return _PARTS.findall(text)
+
+
 def write_rows(folder: Path, data: Path, count: int) -> tuple[Path, int]:
     """Write so many rows as JSON lines; from the second round on most words are others, or they would be near-duplicates."""
     path, characters, random = folder / "rows.jsonl", 0, Random(0)  # noqa: S311  (the same rows each time)
@@ -67,9 +98,7 @@ def write_rows(folder: Path, data: Path, count: int) -> tuple[Path, int]:
     words = sorted({word for prompt, _ in every[:3000] for word in prompt.split()})
 
     def changed(text: str) -> str:
-        return "".join(
-            part if part.isspace() or random.random() < 0.3 else random.choice(words) for part in _PARTS.findall(text)
-        )
+        return "".join(part if part.isspace() or random.random() < 0.3 else random.choice(words) for part in parts_of(text))
 
     with path.open("w", encoding="utf-8") as file:
         for number, row in enumerate(islice(cycle(every), count)):
@@ -101,8 +130,26 @@ def make_tokenizer(folder: Path, source: Path) -> Path:
     return folder / "tokenizer"
 
 
-def chain(folder: Path, source: Path, tokenizer: Path, processes: int, shard_rows: int) -> dict[str, tuple[float, float, Any]]:
-    """CPU seconds and wall seconds of each step, and its value."""
+def chain(
+    folder: Path,
+    source: Path,
+    tokenizer: Path,
+    processes: int,
+    shard_rows: int,
+    begin: Callable[[str], object] = str,
+    keep: bool = False,
+) -> dict[str, tuple[float, float, Any]]:
+    """CPU seconds and wall seconds of each step, and its value.
+
+    Args:
+        folder: to write to.
+        source: the rows.
+        tokenizer: folder of the tokenizer.
+        processes: that share the work.
+        shard_rows: rows of a shard; 0: as a run has them.
+        begin: told the name of each step as it begins.
+        keep: whether what was written stays.
+    """
     from tasks.contracts import ModelRef
     from tasks.data import checks, cleaning, loading, splitting, tokenizing
     from tasks.data.running import several
@@ -116,6 +163,7 @@ def chain(folder: Path, source: Path, tokenizer: Path, processes: int, shard_row
     out = folder / f"out-{processes}"
 
     def step(name: str, work: Callable[[], T]) -> T:
+        begin(name)
         before, started = cpu(), time.monotonic()
         value = work()
         found[name] = (cpu() - before, time.monotonic() - started, value)
@@ -124,7 +172,6 @@ def chain(folder: Path, source: Path, tokenizer: Path, processes: int, shard_row
     def place(name: str) -> Path:
         return out / name
 
-    # A pool for each step: the CPU seconds of children count once they have ended.
     def pooled(name: str, work: Callable[[Any], T]) -> T:
         def whole() -> T:
             with several(processes) as run:
@@ -149,31 +196,32 @@ def chain(folder: Path, source: Path, tokenizer: Path, processes: int, shard_row
             splits, base, files, place("tokens"), "tokens", max_length=2048, truncation="cut", batch_size=16, seed=0, run=run
         ),
     )
-    shutil.rmtree(out)
+    if not keep:
+        shutil.rmtree(out)
     return found
 
 
 def cpu() -> float:
-    """CPU seconds of this process and of its children that have ended."""
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    """CPU seconds of this process, of those that it started, and of those that have ended."""
+    import psutil
+
+    alive = (child.cpu_times() for child in psutil.Process().children(recursive=True))
+    used, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    times = used.ru_utime + used.ru_stime + ended.ru_utime + ended.ru_stime
+    return times + sum(times.user + times.system for times in alive)
 
 
-def report(found: dict[int, dict[str, tuple[float, float, Any]]], rows: int) -> None:
+def report(found: dict[int, dict[str, Any]], rows: int) -> None:
     """Print a table a number of processes, and whether all gave the same."""
-    for processes, steps in found.items():
+    for processes, one in found.items():
         print(f"{processes} process{'es' if processes > 1 else ''}\n")
         print("| step | CPU s | wall s | rows per CPU s | share |\n|---|---:|---:|---:|---:|")
-        total = sum(cpu for cpu, _, _ in steps.values())
-        for name, (used, wall, _) in steps.items():
+        total = sum(used for used, _ in one["steps"].values())
+        for name, (used, wall) in one["steps"].items():
             print(f"| {name} | {used:.1f} | {wall:.1f} | {rows / used:,.0f} | {used / total:.0%} |")
-        print(f"| **all** | {total:.1f} | {sum(wall for _, wall, _ in steps.values()):.1f} | **{rows / total:,.0f}** | |\n")
-        ledger = steps["clean"][2].ledger
-        dropped = ", ".join(f"{count.reason} {count.rows:,}" for count in ledger.dropped)
-        print(
-            f"kept {ledger.kept:,} of {ledger.rows_in:,} ({dropped}); tokens {steps['tokenize'][2].train.tokens:,} to train\n"
-        )
-    print("same sha256 for all: " + str(len({steps["tokenize"][2].sha256 for steps in found.values()}) == 1))
+        print(f"| **all** | {total:.1f} | {sum(wall for _, wall in one['steps'].values()):.1f} | **{rows / total:,.0f}** | |\n")
+        print(one["told"] + "\n")
+    print("same sha256 for all: " + str(len({one["sha256"] for one in found.values()}) == 1))
 
 
 if __name__ == "__main__":
