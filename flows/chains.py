@@ -5,12 +5,14 @@ from pathlib import Path
 from tasks.contracts import HardwarePlan, ModelRef, PreparedData, RunContext, TokenizedDataset, TrainedModel
 from tasks.data import steps
 from tasks.data.loading import source_digests
+from tasks.data.manifest import manifest_of
+from tasks.data.running import processes_kept
 from tasks.data.spec import DataSpec
 from tasks.errors import ModelError
 from tasks.records import recall
 from tasks.resources.spec import ResourceSpec
 from tasks.resources.steps import plan_hardware
-from tasks.steps import store_of
+from tasks.steps import source_options, store_of
 from tasks.training.methods import Method
 from tasks.training.schedule import pack_length, training_forecast
 from tasks.training.spec import USUAL_LENGTH, TrainingSpec
@@ -19,12 +21,22 @@ from tasks.training.steps import resolve_model, train_once
 
 def prepared(run: RunContext, spec: DataSpec, base: ModelRef, max_length: int, seed: int) -> PreparedData:
     """Load, validate, clean, split and tokenize the data of `spec` for the model `base`; `max_length` 0 is automatic."""
-    raw = steps.load_rows(run, spec.title(), spec.reading(), source_digests(spec, {}))
-    report = steps.validate_rows(run, raw, spec.validation, spec.cleaning)
-    clean = steps.clean_rows(run, raw, report, spec.cleaning)
-    splits = steps.split_rows(run, clean, raw.files, spec.splitting, seed)
-    tokenized = steps.tokenize_rows(run, splits, base, max_length or USUAL_LENGTH, spec.truncation, spec.chat_template)
-    return PreparedData(raw=raw, validation=report, clean=clean, splits=splits, tokenized=tokenized)
+    digests = source_digests(spec, source_options(spec.access))
+    with processes_kept():
+        raw = steps.load_rows(run, spec.title(), spec.reading(), digests)
+        report = steps.validate_rows(run, raw, spec.validation, spec.cleaning)
+        clean = steps.clean_rows(run, raw, report, spec.cleaning)
+        splits = steps.split_rows(run, clean, raw.files, spec.splitting, seed)
+        if spec.augmentation.minimum_rows:
+            paraphraser = spec.augmentation.paraphrase
+            model = resolve_model(run, paraphraser, "", False) if paraphraser else None
+            splits = steps.augment_rows(run, splits, spec.augmentation, model, seed)
+        length = max_length or USUAL_LENGTH
+        tokenized = steps.tokenize_rows(run, splits, base, length, spec.truncation, spec.chat_template)
+    return PreparedData(
+        raw=raw, validation=report, clean=clean, splits=splits, tokenized=tokenized,
+        manifest=manifest_of(spec, max_length, seed, raw, clean, splits, tokenized),
+    )  # fmt: skip
 
 
 def trained(

@@ -45,7 +45,7 @@ def inspect(request: FinetuneRequest) -> tuple[CheckReport, list[InputError]]:
         return CheckReport(checks=tuple(checks)), errors
     run = RunContext(
         name=request.name, workspace=str(workspace), store=request.store, tracking=request.tracking,
-        hub=request.base_model.hub,
+        hub=request.base_model.hub, encryption=request.data.encryption,
     )  # fmt: skip
     attempt("request", "options that go together", lambda: _request(request))
     attempt("data", "rows that map to conversations", lambda: _data(request))
@@ -53,6 +53,8 @@ def inspect(request: FinetuneRequest) -> tuple[CheckReport, list[InputError]]:
     attempt("machine", "the devices and the precision that were asked for", lambda: _machine(request))
     attempt("store", "can be written, read and deleted from", lambda: _store(run))
     attempt("tracking", "can be written to and deleted from", lambda: _tracking(run))
+    if run.encryption:
+        attempt("encryption", "a block with a key of 32 bytes", lambda: _encryption(run))
     return CheckReport(checks=tuple(checks)), errors
 
 
@@ -85,10 +87,11 @@ def _request(request: FinetuneRequest) -> str:
 def _data(request: FinetuneRequest) -> str:
     from flows.quickstart import DATA
     from tasks.data.loading import peek
+    from tasks.steps import source_options
 
     if request.data.source == DATA:
         return "the quickstart's own instruction set"
-    seen = peek(request.data, {})
+    seen = peek(request.data, source_options(request.data.access))
     _evaluable(request, task=seen.task)
     return f"{len(seen.files)} file(s), {seen.shape}: {seen.reason}"
 
@@ -145,6 +148,13 @@ def _store(run: RunContext) -> str:
     store = store_of(run)
     store.probe()
     return store.root
+
+
+def _encryption(run: RunContext) -> str:
+    from tasks.steps import data_key
+
+    key = data_key(run)
+    return f"the key {key.name} of the block {run.encryption}" if key else "none"
 
 
 def _tracking(run: RunContext) -> str:

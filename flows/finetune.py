@@ -30,7 +30,8 @@ def finetune(request: FinetuneRequest) -> FinetuneResult:
     """
     demand_askable(request.release)
     check_request(request)
-    with opened_run(request.name, request, request.store, request.tracking, request.base_model.hub) as run:
+    blocks = request.store, request.tracking, request.base_model.hub
+    with opened_run(request.name, request, *blocks, encryption=request.data.encryption) as run:
         prepare_data(preparing(request))
         search, training = settings_for(run, searching(request))
         model = placed(run, train_model, training, "model", TrainedModel)

@@ -20,7 +20,8 @@ def prepare_data(request: PrepareRequest) -> PreparedData:
     Args:
         request: which data, for which model.
     """
-    with opened_stage(request.name, request, request.store, request.tracking, request.base_model.hub) as run:
+    blocks = request.store, request.tracking, request.base_model.hub, request.data.encryption
+    with opened_stage(request.name, request, *blocks) as run:
         if not run.part:
             check_request(request.whole())
         base = find_base_model(run, request.base_model)

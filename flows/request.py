@@ -79,4 +79,4 @@ class FinetuneRequest(Spec):
 
     def names_blocks(self) -> bool:
         """Whether a block is named, for which Prefect's API must answer."""
-        return bool(self.store or self.tracking or self.base_model.hub)
+        return bool(self.store or self.tracking or self.base_model.hub or self.data.access or self.data.encryption)

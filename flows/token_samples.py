@@ -14,8 +14,14 @@ from tasks.storage import write_text
 
 
 def write_token_samples(run: RunContext, data: PreparedData, request: PrepareRequest) -> Path:
-    """Write runs/NAME/tokens.html with some rows of the first training shard that has any; its address."""
+    """Write runs/NAME/tokens.html with some rows of the first training shard that has any; its address.
+
+    Of encrypted data no page is written, and one of an earlier run goes.
+    """
     page = Path(run.workspace) / "runs" / run.name / TOKENS_PAGE
+    if run.encryption:
+        page.unlink(missing_ok=True)
+        return page
     store, tokenized = store_of(run), data.tokenized
     folder = store.local(tokenized.tokenizer_uri)
     tokenizer = load_tokenizer(folder, request.base_model.trust_remote_code)

@@ -60,6 +60,7 @@ class RunContext(Value):
     store: str = ""  # name of a store block; "" is the workspace itself
     tracking: str = ""  # name of a tracking block; "" is the workspace's own database
     hub: str = ""  # name of a model hub block; "" is anonymous access
+    encryption: str = ""  # name of a data key block; "" leaves the run's data in clear
     run_id: str = ""  # the request's parent run in MLflow
     flow_run_id: str = ""  # the flow run that opened the run
     trial: str = ""  # "trial-3": one training of a search; "" is the run itself
@@ -230,7 +231,12 @@ class SplitPart(Value):
 
 
 class DatasetSplits(Value):
-    """Train, validation and test rows that share no content; `repeated` and `left_out` come from source weights."""
+    """Train, validation and test rows that share no content; `repeated` and `left_out` come from source weights.
+
+    `dropped` counts the rows that went since they share text with held-out rows; they lie in `quarantine_uri`, with the reason.
+    `synthetic` training rows were made from others: their column `parent` holds the number of the row they were made from.
+    `not_taken` counts, by reason, what was made and then not added.
+    """
 
     name: str
     sha256: Sha256
@@ -243,6 +249,10 @@ class DatasetSplits(Value):
     groups: int = Field(ge=1)
     repeated: int = Field(default=0, ge=0)
     left_out: int = Field(default=0, ge=0)
+    dropped: tuple[Count, ...] = ()
+    quarantine_uri: str = ""
+    synthetic: int = Field(default=0, ge=0)
+    not_taken: tuple[Count, ...] = ()
     reasons: tuple[str, ...] = ()
 
     def parts(self) -> tuple[SplitPart, ...]:
@@ -291,6 +301,24 @@ class TokenizedDataset(Value):
     reasons: tuple[str, ...] = ()
 
 
+class DatasetManifest(Value):
+    """What decided the data, and the content that came of it: `sha256`, over all of this, is the data's version.
+
+    It holds no addresses, so the same input has the same version wherever it lies, however often and by however many processes
+    or machines it is prepared.
+    """
+
+    sha256: Sha256
+    config: dict[str, Any]
+    seed: int
+    sources: tuple[dict[str, Any], ...]  # sha256, bytes, rows, format and weight of each file, in their order
+    versions: dict[str, str]  # of Python, tuneflow and the libraries that decide bytes
+    tokenizer_sha256: Sha256
+    template_sha256: Sha256
+    shards: dict[str, tuple[Sha256, ...]]  # of rows as read, as cleaned and in each split
+    tokens: dict[str, Sha256]  # of each split's sequences
+
+
 class PreparedData(Value):
     """Everything that preparing the data gave."""
 
@@ -299,6 +327,20 @@ class PreparedData(Value):
     clean: CleanDataset
     splits: DatasetSplits
     tokenized: TokenizedDataset
+    manifest: DatasetManifest
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of every row up to the splits; what has no tokens to learn is counted with the tokens."""
+        ledger, splits = self.clean.ledger, self.splits
+        gone = sum(count.rows for count in splits.dropped)
+        return Ledger(
+            rows_in=ledger.rows_in,
+            kept=ledger.kept - gone + splits.synthetic,
+            dropped=(*ledger.dropped, *splits.dropped),
+            repaired=ledger.repaired,
+            synthetic=ledger.synthetic + splits.synthetic,
+        )
 
     def identity(self) -> object:
         """The content at both ends: addresses do not count."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
+from tasks.encryption import vault
 from tasks.errors import ChildError, StoppedError
 from tasks.shim import signal_all
 
@@ -46,7 +47,7 @@ def emit(kind: str, **fields: object) -> None:
 
 def child_environment(accelerator: str, threads: int, tag: str) -> dict[str, str]:
     """Variables of a process that computes with a model; `tag` names it, as TUNEFLOW_RUN."""
-    variables = {**QUIET, "OMP_NUM_THREADS": str(threads), "TUNEFLOW_RUN": tag}
+    variables = {**QUIET, **vault.variables(), "OMP_NUM_THREADS": str(threads), "TUNEFLOW_RUN": tag}
     if accelerator == "cpu":
         variables |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return variables

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import lru_cache, wraps
 from inspect import signature
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar, get_type_hints
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
 from prefect import task
 from prefect.blocks.core import Block
@@ -16,12 +16,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from blocks.access import DataAccess
+from blocks.encryption import DataKey
 from blocks.hub import ModelHub
 from blocks.store import ArtifactStore
 from blocks.tracking import MlflowTracking
 from tasks.caching import Outcome, run_cached
 from tasks.contracts import HardwarePlan, RunContext, Value
 from tasks.devices import leased, visible_devices, watched
+from tasks.encryption import vault
+from tasks.encryption.keys import MasterKey
 from tasks.errors import ServiceError, without_login
 from tasks.orchestration.steps import announce, gpu_slots, stop_reason
 from tasks.process import Event, child_environment, python_module, run_child
@@ -216,11 +220,12 @@ def perform(
 ) -> Outcome[V]:
     """Run a step or take its cached value, and tell MLflow and the log which and why."""
     value_type: type[V] = get_type_hints(function)["return"]
-    tracker = tracker_of(run)
+    tracker, master = tracker_of(run), data_key(run)
 
     afterwards: list[Callable[[], None]] = []
 
     def compute(folder: Path, uri: str, key: str) -> V:
+        vault.begin(folder)
         context = StepContext(run, name, folder, uri, key)
         context.afterwards = afterwards
         context.run_id = tracker.open(run.title(name), {"tuneflow.step": name, "tuneflow.key": key}) if run.run_id else ""
@@ -238,10 +243,13 @@ def perform(
             tracker.close(context.run_id)
         return value
 
-    outcome = run_cached(
-        store_of(run), name, version, {**arguments, "environment": environment()}, value_type, compute,
-        records=run.folder / "steps", waiting=lambda why: log.warning("%s: %s", name, why), resumable=resumable,
-    )  # fmt: skip
+    # What lies in clear, or under another key, is another entry of the cache.
+    depends_on = {**arguments, "environment": environment(), "encryption": master.name if master else None}
+    with vault.unlocked(master):
+        outcome = run_cached(
+            store_of(run), name, version, depends_on, value_type, compute, records=run.folder / "steps",
+            waiting=lambda why: log.warning("%s: %s", name, why), resumable=resumable,
+        )  # fmt: skip
     for call in afterwards:
         call()
     _tell(tracker, run, outcome)
@@ -305,6 +313,28 @@ def hub_token(run: RunContext) -> str | None:
     return _load(ModelHub, run.hub, "base_model.hub").token.get_secret_value()
 
 
+def source_options(access: str) -> dict[str, dict[str, Any]]:
+    """How fsspec opens data sources, by protocol, from the data access block of that name; nothing where there is none."""
+    return _load(DataAccess, access, "data.access").options() if access else {}
+
+
+def data_key(run: RunContext) -> MasterKey | None:
+    """The key under which the run's data are encrypted; None where they are not. It is asked for anew each time.
+
+    Raises:
+        ServiceError: the block is not there, or holds no key.
+    """
+    if not run.encryption:
+        return None
+    try:
+        return MasterKey(_load(DataKey, run.encryption, "data.encryption").material())
+    except ValueError as error:
+        raise ServiceError(
+            f"data.encryption names the block {run.encryption!r}, but {error}. Nothing was written. Put what "
+            f"`openssl rand -base64 32` prints into it; if it had another key before, that one alone opens what it encrypted."
+        ) from error
+
+
 def _load(kind: type[B], name: str, field: str) -> B:
     """A saved block.
 
@@ -316,7 +346,7 @@ def _load(kind: type[B], name: str, field: str) -> B:
     except ValueError as error:
         raise ServiceError(
             f"{field} names the block {name!r}, but Prefect has no {kind._block_type_name} block of that name. Make one in "
-            f"the UI under Blocks, or leave {field} empty for the embedded default."
+            f"the UI under Blocks, or leave {field} empty for the default."
         ) from error
     assert isinstance(block, kind)
     return block

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contracts import FileRecord, digest_of
+from tasks.encryption.keys import KEY_FILE
 from tasks.errors import ServiceError, WorkspaceError
 
 MANIFEST = "manifest.json"
@@ -117,7 +118,15 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
             self.filesystem.get(f"{self._base}/{key}", str(partial), recursive=True)
             partial.rename(target)
+            self._fetch_key(key)
         return target
+
+    def _fetch_key(self, key: str) -> None:
+        """Where a part of encrypted data was fetched, fetch what opens it too."""
+        entry = "/".join(key.split("/")[:3])  # cache/STEP/KEY
+        target = self.scratch / "copies" / entry / KEY_FILE
+        if not target.exists() and self.filesystem.exists(f"{self._base}/{entry}/{KEY_FILE}"):
+            self.filesystem.get_file(f"{self._base}/{entry}/{KEY_FILE}", str(target))
 
     @contextmanager
     def workbench(self, key: str, resumable: bool = False) -> Iterator[Path]:

@@ -198,6 +198,7 @@ def leaves(prefix: str) -> Iterator[str]:
         ("release", "release"),
         ("data", "data.cleaning"),
         ("data", "data.splitting"),
+        ("data", "data.augmentation"),
         ("data", "data.validation"),
     ],
 )

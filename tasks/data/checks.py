@@ -6,12 +6,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from tasks.contracts import Check, QualityComponent, RawDataset, ValidationReport
 from tasks.data.cleaning import escaped_sources
 from tasks.data.expectations import Rule, passes
-from tasks.data.findings import DROPS, EXAMPLES, ROW_CHECKS, CheckJob, Totals, check_shard, rules_for
+from tasks.data.findings import DROPS, EXAMPLES, ROW_CHECKS, CheckJob, RuleJob, Totals, check_rules, check_shard, rules_for
 from tasks.data.keys import repeats
 from tasks.data.mending import makes
 from tasks.data.running import Run, Told, each, in_turn, silent
@@ -19,11 +17,13 @@ from tasks.data.shards import read_shard
 from tasks.data.signals import WIDEST_IMBALANCE, imbalance
 from tasks.data.spec import CleaningSpec, ValidationSpec
 from tasks.data.traits import traits_for
+from tasks.encryption import arrays
 from tasks.errors import DatasetError
 
 _WIDEST_SPREAD = 50.0  # longest hundredth of the answers over their median, in characters
 _MUCH_MISSING = 0.1
 _ONE_LANGUAGE = 0.9
+_MANY_SHARDS = 64
 _ALL_EMPTY = "rows whose answer is empty in every case"
 
 
@@ -63,11 +63,18 @@ def validate(
     facts = Totals()
     for found in each(run, check_shard, jobs, work / "marks", progress):
         facts.add(found)
+    # To load Great Expectations takes as long as some thirty shards do: for fewer, this process is enough.
+    several = run if len(jobs) >= _MANY_SHARDS else in_turn
+    for found in each(several, check_rules, [RuleJob(job) for job in jobs], work / "rule-marks"):
+        facts.add_broken(found)
     _add_repeated(facts, jobs)
     shutil.rmtree(work)
     components = _components(facts, raw.task)
     quality = sum(c.share * c.weight for c in components) / sum(c.weight for c in components)
-    checks = [*_row_checks(facts, raw.task, cleaning), *_global_checks(facts, quality, raw.task, validation, cleaning)]
+    checks = [
+        *_row_checks(facts, raw.task, cleaning, bool(escaped)),
+        *_global_checks(facts, quality, raw.task, validation, cleaning),
+    ]
     broken = {check.name for check in checks if not check.passed and check.severity == "fixable"}
     mending = {rule.name: repair for rule, _, repair in ROW_CHECKS if repair} | {"no_exact_duplicates": "exact_duplicates"}
     return ValidationReport(
@@ -84,7 +91,7 @@ def _add_repeated(facts: Totals, jobs: Sequence[CheckJob]) -> None:
     repeated = repeats([job.keys for job in jobs])[:, 0]
     facts.repeated = len(repeated)
     for job in jobs:
-        usable = np.load(job.usable, allow_pickle=False)
+        usable = arrays.load(job.usable)
         here = repeated[(repeated >= job.start) & (repeated < job.start + len(usable))] - job.start
         facts.repeated_usable += int(usable[here].sum())
         examples = facts.examples.setdefault("no_exact_duplicates", [])
@@ -126,21 +133,31 @@ def _components(facts: Totals, task: str) -> list[QualityComponent]:
     ]
 
 
-def _row_checks(facts: Totals, task: str, cleaning: CleaningSpec) -> list[Check]:
+def _not_asked(repair: str) -> str:
+    """Which option of cleaning would make a repair."""
+    if repair.startswith("redact_"):
+        return "data.cleaning.personal_data is not redact"
+    return "data.cleaning.html is not strip" if repair == "strip_html" else f"data.cleaning.{repair} is off"
+
+
+def _row_checks(facts: Totals, task: str, cleaning: CleaningSpec, escaped: bool) -> list[Check]:
+    """What breaks a rule, row by row; `escaped` says whether any source's line breaks were written as backslash and n."""
     checks = []
     rules = [(rule.name, expected, repair) for rule, expected, repair in rules_for(task)]
     traits = [(trait.name, trait.expected, trait.repair) for trait in traits_for(task, cleaning)]
     for name, expected, repair in [*rules, *traits]:
         broken = facts.broken[name]
         mended = repair in DROPS or (bool(repair) and makes(cleaning, repair))
-        off = "" if mended or not repair else f" ({repair} is off)"
+        off = "" if mended or not repair else f" ({_not_asked(repair)})"
+        if repair == "unescape_newlines" and mended and not escaped:
+            mended, off = False, " (few in each file, so taken as meant)"
         checks.append(
             Check(
                 name=name,
                 passed=broken == 0,
                 severity="fixable" if mended else "info",
                 expected=expected,
-                found=f"{broken} of {facts.rows} rows otherwise{off}",
+                found=f"{broken:,} of {facts.rows:,} rows otherwise{off}",
                 rows=broken,
                 examples=tuple(facts.examples.get(name, ())),
             )
@@ -191,16 +208,16 @@ def _global_check(
     name: str, held: bool, found: Mapping[str, float], facts: Totals, validation: ValidationSpec, cleaning: CleaningSpec
 ) -> Check:
     missing = facts.without_answer
-    off = "" if cleaning.exact_duplicates else " (exact_duplicates is off)"
+    off = "" if cleaning.exact_duplicates else " (data.cleaning.exact_duplicates is off)"
     repeats: Literal["fixable", "info"] = "fixable" if cleaning.exact_duplicates else "info"
     table: dict[str, tuple[str, Literal["info", "fixable", "fatal"], str, str, int]] = {
         "usable_rows": (
             "enough_rows", "fatal", f"at least {validation.minimum_rows} (data.validation.minimum_rows)",
-            f"{found[name]:.0f} usable rows of {facts.rows}", 0,
+            f"{found[name]:,.0f} usable rows of {facts.rows:,}", 0,
         ),
         "answered_rows": (
             "answers_exist", "fatal", "answers to learn; name their column in data.columns",
-            f"{found[name]:.0f} of {facts.rows} rows have an answer" if held else _ALL_EMPTY, missing,
+            f"{found[name]:,.0f} of {facts.rows:,} rows have an answer" if held else _ALL_EMPTY, missing,
         ),
         "missing_share": (
             "missing_share", "fatal", f"at most {validation.maximum_missing:.0%} (data.validation.maximum_missing)",

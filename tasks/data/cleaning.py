@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 
 from tasks.contracts import CleanDataset, Count, Ledger, RawDataset, Shard, digest_of
 from tasks.data.dedup import find_alike
-from tasks.data.keys import Pairs, looked_up, repeats, roots, write_keys
+from tasks.data.keys import Pairs, looked_up, pairs_of, repeats, roots, write_keys
 from tasks.data.mending import REPAIRS, mend
 from tasks.data.repairs import ENOUGH_LITERALS
 from tasks.data.rows import KNOWN_ROLES, normalized
 from tasks.data.running import Facts, Run, Told, each, in_turn, silent
 from tasks.data.shards import Turns, digest, read_shard, write_shard
 from tasks.data.spec import CleaningSpec
+from tasks.encryption import arrays
 from tasks.errors import DatasetError, LedgerError
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow as pa
 
 Reasons = NDArray[np.object_]
@@ -229,22 +231,34 @@ def content_keys(turns: Turns) -> list[bytes]:
     lengths = turns.content.str.len_bytes().cast(str)
     parts = turns.role + "\0" + lengths + "\0" + turns.content
     every = np.ones(len(turns.row), dtype=np.bool_)
-    whole = Turns(turns.count, turns.row, turns.role, parts, turns.learn).joined(every)
-    return [hashlib.sha256(text.encode()).digest()[:16] for text in whole]
+    return digests(turns.with_content(parts).joined(every))
 
 
 def prompt_keys(turns: Turns) -> list[bytes]:
     """Of each row 16 bytes that are equal for rows with the same prompt, or of plain text the same text."""
     prompts = turns.prompts
     texts = prompts.zip_with(prompts != "", turns.wholes) if len(prompts) else prompts
-    return [hashlib.sha256(normalized(text).encode()).digest()[:16] for text in texts]
+    return [hashlib.sha256(normalized(text).encode()).digest()[:16] for text in texts.to_list()]
+
+
+def digests(texts: "pl.Series") -> list[bytes]:
+    """The first 16 bytes of the sha256 of each text."""
+    import pyarrow as pa
+
+    if not len(texts):
+        return []
+    column = texts.to_arrow().cast(pa.large_string())
+    _, offsets, data = column.buffers()
+    places = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1].tolist()
+    octets = memoryview(data) if data is not None else memoryview(b"")
+    return [hashlib.sha256(octets[start:end]).digest()[:16] for start, end in pairwise(places)]
 
 
 def _share(jobs: Sequence[CleanJob], spec: CleaningSpec, run: Run, tell: _Passes) -> None:
     """Find what rows share: equal contents, near-duplicates, and the first row of all that must stay together."""
     work = jobs[0].work
     equal = repeats([job.contents for job in jobs]) if spec.exact_duplicates else np.empty((0, 2), dtype=np.int64)
-    np.save(work / "equal.npy", equal, allow_pickle=False)
+    arrays.save(work / "equal.npy", equal)
     edges = [repeats([job.prompts for job in jobs])]
     near = np.empty((0, 2), dtype=np.int64)
     if spec.near_duplicates:
@@ -253,8 +267,8 @@ def _share(jobs: Sequence[CleanJob], spec: CleaningSpec, run: Run, tell: _Passes
         alike = read_shard(find_alike([job.path for job in texts], work / "near", spec.near_duplicates, run).path)
         near = _pairs(alike, "duplicate_of")
         edges.append(_pairs(alike, "group"))
-    np.save(work / "near.npy", near, allow_pickle=False)
-    np.save(work / "roots.npy", roots(np.concatenate(edges)), allow_pickle=False)
+    arrays.save(work / "near.npy", near)
+    arrays.save(work / "roots.npy", roots(np.concatenate(edges)))
     _gather_prompts(jobs)
 
 
@@ -266,12 +280,9 @@ def _pairs(table: "pa.Table", name: str) -> Pairs:
 
 def _gather_prompts(jobs: Sequence[CleanJob]) -> None:
     """The first eight bytes of every row's prompt key, by row, in one file: a group has the name of its first row's."""
-    total = jobs[-1].start + len(np.load(jobs[-1].prompts, mmap_mode="r", allow_pickle=False))
-    flat = np.lib.format.open_memmap(jobs[0].work / "names.npy", mode="w+", dtype="<u8", shape=(total,))
-    for job in jobs:
-        records = np.load(job.prompts, allow_pickle=False)
-        flat[job.start : job.start + len(records)] = records["high"]
-    flat.flush()
+    total = jobs[-1].start + len(arrays.opened(jobs[-1].prompts))
+    names = (arrays.load(job.prompts)["high"] for job in jobs)
+    arrays.save_parts(jobs[0].work / "names.npy", names, "<u8", total)
 
 
 def write_texts(job: TextJob) -> Facts:
@@ -280,7 +291,7 @@ def write_texts(job: TextJob) -> Facts:
 
     table = read_shard(job.of.mended)
     turns, numbers = Turns.of(table), table.column("row").to_numpy()
-    equal = looked_up(np.load(job.of.work / "equal.npy", mmap_mode="r", allow_pickle=False), numbers, np.full(len(numbers), -1))
+    equal = looked_up(pairs_of(job.of.work / "equal.npy", numbers), numbers, np.full(len(numbers), -1))
     kept = np.array([not reason for reason in table.column("reason").to_pylist()], dtype=np.bool_) & (equal < 0)
     texts = {name: series.filter(kept).to_arrow() for name, series in (("whole", turns.wholes), ("answer", turns.answers))}
     write_shard(job.path, pa.table({"row": numbers[kept], **texts}))
@@ -297,10 +308,10 @@ def divide_shard(job: DivideJob) -> Facts:
     nothing = np.full(len(numbers), -1, dtype=np.int64)
     reasons = np.array(table.column("reason").to_pylist(), dtype=object)
     for name, reason in (("equal", "exact_duplicate"), ("near", "near_duplicate")):
-        repeated = looked_up(np.load(work / f"{name}.npy", mmap_mode="r", allow_pickle=False), numbers, nothing) >= 0
+        repeated = looked_up(pairs_of(work / f"{name}.npy", numbers), numbers, nothing) >= 0
         reasons[repeated & (reasons == "")] = reason
-    first = looked_up(np.load(work / "roots.npy", mmap_mode="r", allow_pickle=False), numbers, numbers)
-    names = np.load(work / "names.npy", mmap_mode="r", allow_pickle=False)[first]
+    first = looked_up(pairs_of(work / "roots.npy", numbers), numbers, numbers)
+    names = arrays.opened(work / "names.npy")[first]
     groups = [value.to_bytes(8, "little").hex() for value in names.tolist()]
     kept = reasons == ""
     rows = table.drop_columns(["reason"])

@@ -20,9 +20,10 @@ from tasks.data.near.resolve import resolve
 from tasks.data.near.sketches import count_suspects, frequent, make_sets, sign, suspects
 from tasks.data.near.verify import send, verify
 from tasks.data.running import Facts, Run, Told, each, in_turn, silent
+from tasks.encryption import vault
 from tasks.storage import sha256_file
 
-ALGORITHM = "words and pairs, 128 slots, 1"  # what decides the result beside texts and threshold
+ALGORITHM = "words and pairs, 128 slots, 2"  # what decides the result beside texts and threshold
 
 
 @dataclass(frozen=True)
@@ -116,5 +117,5 @@ def _remove(place: Place, *kinds: str) -> None:
 def _rows_of(shard: Path) -> int:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(shard) as file:
+    with pq.ParquetFile(vault.source(shard)) as file:
         return int(file.metadata.num_rows)

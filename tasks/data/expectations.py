@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import StageError
@@ -24,24 +26,47 @@ class Rule:
     arguments: Mapping[str, Any]
 
 
+class Suite:
+    """Rules, built once for any number of frames."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        with _silence():
+            import great_expectations as gx
+
+            context = _context()
+            self.rules, name = tuple(rules), f"rules {next(_numbers)}"
+            self._suite = context.suites.add(gx.ExpectationSuite(name))
+            for rule in rules:
+                expectation = getattr(gx.expectations, _class_name(rule.kind))
+                self._suite.add_expectation(expectation(column=rule.column, meta={"rule": rule.name}, **rule.arguments))
+            asset = context.data_sources.add_pandas(name).add_dataframe_asset("rows")
+            self._batches = asset.add_batch_definition_whole_dataframe("all")
+
+    def count_unexpected(self, frame: "pd.DataFrame") -> dict[str, tuple[int, list[int]]]:
+        """For each rule how many rows break it, and the positions of the first of them.
+
+        Args:
+            frame: a pandas frame with the rules' columns.
+
+        Raises:
+            StageError: a rule could not be computed, which is no finding about the data.
+        """
+        with _silence():
+            batch = self._batches.get_batch(batch_parameters={"dataframe": frame})
+            outcome = batch.validate(self._suite, result_format=_FORMAT)
+        by_rule = {result.expectation_config.meta["rule"]: result for result in outcome.results}
+        for name, result in by_rule.items():
+            _refuse_exception(name, result.exception_info)
+        found = {rule.name: by_rule[rule.name].result for rule in self.rules}
+        return {
+            name: (int(result.get("unexpected_count", 0)), list(result.get("partial_unexpected_index_list") or []))
+            for name, result in found.items()
+        }
+
+
 def count_unexpected(frame: "pd.DataFrame", rules: Sequence[Rule]) -> dict[str, tuple[int, list[int]]]:
-    """For each rule how many rows break it, and the positions of the first of them.
-
-    Args:
-        frame: a pandas frame with the rules' columns.
-        rules: what every row must satisfy.
-
-    Raises:
-        StageError: a rule could not be computed, which is no finding about the data.
-    """
-    results = _run(frame, rules)
-    found = {}
-    for rule, result in zip(rules, results, strict=True):
-        found[rule.name] = (
-            int(result.get("unexpected_count", 0)),
-            list(result.get("partial_unexpected_index_list") or []),
-        )
-    return found
+    """What `Suite.count_unexpected` says of one frame alone."""
+    return Suite(rules).count_unexpected(frame)
 
 
 def passes(frame: "pd.DataFrame", rules: Sequence[Rule]) -> dict[str, bool]:
@@ -49,28 +74,18 @@ def passes(frame: "pd.DataFrame", rules: Sequence[Rule]) -> dict[str, bool]:
     return {name: count == 0 for name, (count, _) in count_unexpected(frame, rules).items()}
 
 
-def _run(frame: "pd.DataFrame", rules: Sequence[Rule]) -> list[dict[str, Any]]:
-    """One suite over one frame; a result a rule, in their order."""
+@lru_cache(maxsize=1)
+def _context() -> Any:
+    """One context a process: Great Expectations takes the last one made for that of every suite."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with _silence():
-        import great_expectations as gx
+    import great_expectations as gx
 
-        context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = {"globally": False, "metric_calculations": False}
-        suite = context.suites.add(gx.ExpectationSuite("rules"))
-        for rule in rules:
-            expectation = getattr(gx.expectations, _class_name(rule.kind))
-            suite.add_expectation(expectation(column=rule.column, meta={"rule": rule.name}, **rule.arguments))
-        asset = context.data_sources.add_pandas("frame").add_dataframe_asset("rows")
-        batch = asset.add_batch_definition_whole_dataframe("all")
-        definition = context.validation_definitions.add(gx.ValidationDefinition(name="run", data=batch, suite=suite))
-        outcome = definition.run(batch_parameters={"dataframe": frame}, result_format=_FORMAT)
-    by_rule = {result.expectation_config.meta["rule"]: result for result in outcome.results}
-    for name, result in by_rule.items():
-        _refuse_exception(name, result.exception_info)
-    return [by_rule[rule.name].result for rule in rules]
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    return context
 
 
+_numbers = count()  # suites and data sources have names that differ
 _FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 5}
 
 

@@ -22,7 +22,7 @@ from tasks.errors import DatasetError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-Options = Mapping[str, Any]
+Options = Mapping[str, Mapping[str, Any]]  # for fsspec, by protocol: {"s3": {"key": ...}}
 COMPRESSIONS = folders.COMPRESSIONS
 suffix_of = folders.suffix_of
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -65,9 +65,9 @@ def connect(address: str, options: Options) -> tuple["AbstractFileSystem", str]:
 def _filesystem(address: str, options: Options) -> tuple["AbstractFileSystem", str]:
     import fsspec
 
-    remote = "://" in address
+    protocol = address.partition("://")[0] if "://" in address else "file"
     # A fresh copy each time, all the way down: some filesystems write into the options they are given.
-    filesystem, path = fsspec.core.url_to_fs(address, **(deepcopy(dict(options)) if remote else {}))
+    filesystem, path = fsspec.core.url_to_fs(address, **deepcopy(dict(options.get(protocol, {}))))
     return filesystem, path
 
 

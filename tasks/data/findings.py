@@ -3,46 +3,54 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import languages
 from tasks.data.cleaning import content_keys, unusable
-from tasks.data.expectations import Rule, count_unexpected
+from tasks.data.expectations import Rule, Suite
 from tasks.data.keys import write_keys
 from tasks.data.mending import mend
 from tasks.data.repairs import REPAIRS, repair
-from tasks.data.rows import KNOWN_ROLES, normalized
+from tasks.data.rows import KNOWN_ROLES
 from tasks.data.running import Facts
-from tasks.data.shards import Turns, read_shard
-from tasks.data.signals import Lengths, spread
+from tasks.data.shards import Mask, Turns, read_shard
+from tasks.data.signals import Lengths, answer_is_prompt, spread
 from tasks.data.spec import CleaningSpec
 from tasks.data.traits import found_in
+from tasks.encryption import arrays
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
 
 EXAMPLES = 3
 
 
-def _rule(name: str, column: str, kind: str = "in_set", **arguments: object) -> Rule:
-    """A rule on the values of a column; one that counts is in order at 0."""
-    kinds = {"in_set": "column_values_to_be_in_set", "at_least": "column_values_to_be_between"}
-    kinds |= {"filled": "column_value_lengths_to_be_between", "without": "column_values_to_not_match_regex"}
-    return Rule(name, column, kinds[kind], arguments or {"value_set": [0]})
+def _none(name: str, column: str) -> Rule:
+    """A rule that a column holds nothing but 0."""
+    return Rule(name, column, "column_values_to_be_in_set", {"value_set": [0]})
 
 
 # Rule on each row, what is expected, and the cleaning rule that mends it ("" for none).
 ROW_CHECKS: tuple[tuple[Rule, str, str], ...] = (
-    (_rule("roles_known", "unknown_roles"), "roles system, user, assistant, tool", "unknown_role"),
-    (_rule("has_answer_turn", "answer_turns", "at_least", min_value=1), "an assistant turn", "no_assistant_turn"),
-    (_rule("answer_present", "answer", "filled", min_value=1), "answers that are not empty", "empty_answer"),
-    (_rule("prompt_present", "prompt", "filled", min_value=1), "prompts that are not empty", "empty_prompt"),
-    (_rule("encoding_right", "mojibake"), "no mis-decoded text", "repair_encoding"),
-    (_rule("encoding_whole", "text", "without", regex="\ufffd"), "no U+FFFD (lost characters)", ""),
-    (_rule("no_control_characters", "control"), "no control or zero-width characters", "strip_control"),
-    (_rule("trimmed", "untrimmed"), "turns without space at their ends", "strip_whitespace"),
-    (_rule("answer_is_not_prompt", "echo"), "answers other than the prompt", ""),
+    (_none("roles_known", "unknown_roles"), "roles system, user, assistant, tool", "unknown_role"),
+    (
+        Rule("has_answer_turn", "answer_turns", "column_values_to_be_between", {"min_value": 1}),
+        "an assistant turn",
+        "no_assistant_turn",
+    ),
+    (_none("answer_present", "empty_answers"), "answers that are not empty", "empty_answer"),
+    (_none("prompt_present", "empty_prompt"), "prompts that are not empty", "empty_prompt"),
+    (_none("encoding_right", "mojibake"), "no mis-decoded text", "repair_encoding"),
+    (_none("encoding_whole", "lost"), "no U+FFFD (lost characters)", ""),
+    (_none("no_control_characters", "control"), "no control or zero-width characters", "strip_control"),
+    (_none("trimmed", "untrimmed"), "turns without space at their ends", "strip_whitespace"),
+    (_none("answer_is_not_prompt", "echo"), "answers other than the prompt", ""),
 )
 DROPS = ("unknown_role", "no_assistant_turn", "empty_answer", "empty_prompt")
 
@@ -71,8 +79,8 @@ class CheckJob:
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        """The keys of the rows, as cleaning will leave them, and whether each is usable."""
-        return self.keys, self.usable
+        """The keys of the rows, as cleaning will leave them, whether each is usable, and the columns for the rules."""
+        return self.keys, self.usable, self.columns
 
     @property
     def keys(self) -> Path:
@@ -83,6 +91,28 @@ class CheckJob:
     def usable(self) -> Path:
         """The flags' file."""
         return self.work / "usable" / f"{self.name}.npy"
+
+    @property
+    def columns(self) -> Path:
+        """The columns' file."""
+        return self.work / "columns" / f"{self.name}.npy"
+
+
+@dataclass(frozen=True)
+class RuleJob:
+    """The rules over the columns of one shard."""
+
+    of: CheckJob
+
+    @property
+    def name(self) -> str:
+        """The shard's."""
+        return self.of.name
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """None: what is found is all."""
+        return ()
 
 
 @dataclass
@@ -108,10 +138,15 @@ class Totals:
     def add(self, facts: Facts) -> None:
         """Add what was counted in a shard."""
         self.rows += facts["rows"]
-        for name in ("broken", "reasons", "labels", "languages"):
+        for name in ("reasons", "labels", "languages"):
             getattr(self, name).update(facts[name])
         self.lengths.update({int(length): count for length, count in facts["lengths"].items()})
         self.missing = (self.missing + facts["missing"])[:EXAMPLES]
+        self.add_broken(facts)
+
+    def add_broken(self, facts: Facts) -> None:
+        """Add the rows of a shard that break rules."""
+        self.broken.update(facts["broken"])
         for name, places in facts["examples"].items():
             self.examples[name] = (self.examples.get(name, []) + places)[:EXAMPLES]
 
@@ -131,36 +166,51 @@ class Totals:
 
 
 def check_shard(job: CheckJob) -> Facts:
-    """What is wrong with the rows of one shard, and the keys by which repeated rows are found."""
-    import pandas as pd
-
+    """What is wrong with the rows of one shard, its columns for the rules, and the keys by which repeated rows are found."""
     table = read_shard(job.path)
     turns = Turns.of(table)
-    files, lines = table.column("file"), table.column("line")
     columns = _columns(turns)
-    found = count_unexpected(pd.DataFrame(columns), [rule for rule, _, _ in rules_for(job.task)])
+    arrays.save(job.columns, np.stack([columns[rule.column] for rule, _, _ in rules_for(job.task)], axis=1).astype(np.int8))
     mended = mend(turns, job.cleaning, table.column("source").to_numpy(), job.escaped).turns
     reasons = unusable(mended)
     like = found_in(turns, job.task, job.cleaning)
     write_keys(job.keys, content_keys(mended), np.arange(job.start, job.start + turns.count, dtype=np.int64))
-    job.usable.parent.mkdir(parents=True, exist_ok=True)
-    np.save(job.usable, reasons == "", allow_pickle=False)
-    answers = [answer for answer in mended.answers if answer.strip()]
-
-    def places(rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        return [f"{files[int(row)].as_py()} line {lines[int(row)].as_py()}" for row in rows[:EXAMPLES]]
-
+    arrays.save(job.usable, reasons == "")
+    answers = mended.answers.filter(mended.answers.str.strip_chars() != "")
     return {
         "rows": turns.count,
-        "broken": {name: count for name, (count, _) in found.items()} | {name: int(mask.sum()) for name, mask in like.items()},
-        "examples": {name: places(rows) for name, (_, rows) in found.items() if rows}
-        | {name: places(np.flatnonzero(mask)) for name, mask in like.items() if mask.any()},
+        "broken": {name: int(mask.sum()) for name, mask in like.items()},
+        "examples": {name: _places(table, np.flatnonzero(mask)) for name, mask in like.items() if mask.any()},
         "reasons": dict(Counter(reasons.tolist())),
-        "missing": places(np.flatnonzero((reasons == "empty_answer") | (reasons == "no_assistant_turn"))),
-        "lengths": dict(Counter(map(len, answers))),
-        "labels": dict(Counter(answers)) if job.task == "classification" else {},
+        "missing": _places(table, np.flatnonzero((reasons == "empty_answer") | (reasons == "no_assistant_turn"))),
+        "lengths": dict(Counter(answers.str.len_chars().to_list())),
+        "labels": dict(Counter(answers.to_list())) if job.task == "classification" else {},
         "languages": languages.count(mended.wholes),
     }
+
+
+def check_rules(job: RuleJob) -> Facts:
+    """How many rows of a shard break each rule, with the first of them."""
+    import pandas as pd
+
+    columns = [rule.column for rule, _, _ in rules_for(job.of.task)]
+    found = _suite(job.of.task).count_unexpected(pd.DataFrame(arrays.load(job.of.columns), columns=columns))
+    table = read_shard(job.of.path, ["file", "line"]) if any(rows for _, rows in found.values()) else None
+    return {
+        "broken": {name: count for name, (count, _) in found.items()},
+        "examples": {name: _places(table, rows) for name, (_, rows) in found.items() if table and rows},
+    }
+
+
+@lru_cache(maxsize=4)
+def _suite(task: str) -> Suite:
+    return Suite([rule for rule, _, _ in rules_for(task)])
+
+
+def _places(table: "pa.Table", rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
+    """Where the first of some rows stand."""
+    files, lines = table.column("file"), table.column("line")
+    return [f"{files[int(row)].as_py()} line {lines[int(row)].as_py()}" for row in rows[:EXAMPLES]]
 
 
 def rules_for(task: str) -> list[tuple[Rule, str, str]]:
@@ -169,43 +219,24 @@ def rules_for(task: str) -> list[tuple[Rule, str, str]]:
     return [entry for entry in ROW_CHECKS if entry[0].name not in without]
 
 
-def _columns(turns: Turns) -> Mapping[str, Any]:
-    """A shard's columns for the rules; 0 stands for "in order" in those that count."""
-    every = np.ones(len(turns.row), dtype=np.bool_)
+def _columns(turns: Turns) -> Mapping[str, Mask]:
+    """A shard's columns for the rules."""
     answered = turns.last_answer >= 0
-    empty = turns.any_of(turns.is_answer & (turns.content.str.strip_chars() == "").to_numpy())
+    empty = _mask(turns.content.str.strip_chars() == "")
     changed = {name: repair(turns.content, [name])[1].get(name) for name in REPAIRS}
-    touched = {name: turns.any_of(mask.to_numpy()) if mask is not None else 0 for name, mask in changed.items()}
-    known = np.asarray(turns.role.is_in(sorted(KNOWN_ROLES)).to_numpy(), dtype=np.bool_)
-    prompts = turns.prompts.str.strip_chars()
+    touched = {name: turns.any_of(_mask(mask)) for name, mask in changed.items() if mask is not None}
     return {
-        "unknown_roles": turns.count_of(~known),
-        "answer_turns": turns.count_of(turns.is_answer),
-        "answer": _present(answered, empty),
-        "prompt": _present(answered, (prompts == "").to_numpy()),
-        "text": turns.joined(every).to_list(),
-        "mojibake": touched["repair_encoding"] + np.zeros(turns.count, dtype=np.int64),
-        "control": touched["strip_control"] + np.zeros(turns.count, dtype=np.int64),
-        "untrimmed": touched["strip_whitespace"] + np.zeros(turns.count, dtype=np.int64),
-        "echo": _echoes(turns),
+        "unknown_roles": turns.any_of(~_mask(turns.role.is_in(sorted(KNOWN_ROLES)))),
+        "answer_turns": answered,
+        "empty_answers": turns.any_of(turns.is_answer & empty),
+        "empty_prompt": answered & _mask(turns.prompts.str.strip_chars() == ""),
+        "lost": turns.any_of(_mask(turns.content.str.contains("\ufffd", literal=True))),
+        "mojibake": touched["repair_encoding"],
+        "control": touched["strip_control"],
+        "untrimmed": touched["strip_whitespace"],
+        "echo": _mask(answer_is_prompt(turns.prompts, turns.answers)),
     }
 
 
-def _present(there: NDArray[np.bool_], empty: NDArray[np.bool_]) -> NDArray[np.object_]:
-    """None where there is nothing to look at, "" where it is empty."""
-    found = np.full(len(there), "x", dtype=object)
-    found[empty] = ""
-    found[~there] = None
-    return found
-
-
-def _echoes(turns: Turns) -> NDArray[np.int64]:
-    """Rows whose answer is their prompt, in lower case and single spaces."""
-    answers, prompts = turns.answers.str.strip_chars(), turns.prompts.str.strip_chars()
-    # Equal texts in single spaces have equally many letters: only such rows are looked at one by one.
-    letters = [texts.str.replace_all(r"\s", "").str.len_chars() for texts in (answers, prompts)]
-    near = np.flatnonzero(((letters[0] == letters[1]) & (answers != "")).to_numpy())
-    found = np.zeros(turns.count, dtype=np.int64)
-    for row in near:
-        found[row] = normalized(answers[int(row)]) == normalized(prompts[int(row)])
-    return found
+def _mask(series: "pl.Series") -> Mask:
+    return np.asarray(series.to_numpy(), dtype=np.bool_)

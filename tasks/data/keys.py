@@ -1,10 +1,13 @@
 """Which rows have the same key, over more rows than memory holds: key files are read in parts, one range of keys at a time."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tasks.encryption import arrays
 
 Pairs = NDArray[np.int64]  # (n, 2): a row and an earlier row
 RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
@@ -16,8 +19,7 @@ def write_keys(path: Path, keys: Sequence[bytes], rows: NDArray[np.int64]) -> No
     records = np.empty(len(keys), dtype=RECORD)
     flat = np.frombuffer(b"".join(keys), dtype="<u8").reshape(len(keys), 2)
     records["high"], records["low"], records["row"] = flat[:, 0], flat[:, 1], rows
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, records, allow_pickle=False)
+    arrays.save(path, records)
 
 
 def repeats(files: Sequence[Path], budget: int = _BUDGET) -> Pairs:
@@ -63,7 +65,7 @@ def _ranges(files: Sequence[Path], budget: int) -> Iterator[NDArray[np.void]]:
     for number in range(ranges):
         chosen = []
         for path in files:
-            records = np.load(path, mmap_mode="r", allow_pickle=False)
+            records = arrays.load(path)
             chosen.append(records[records["high"] % np.uint64(ranges) == number])
         together = np.concatenate([np.empty(0, dtype=RECORD), *chosen])
         yield together[np.lexsort((together["row"], together["low"], together["high"]))]
@@ -85,6 +87,16 @@ def roots(edges: Pairs) -> Pairs:
     np.minimum.at(first, component, ids)
     pairs = np.stack([ids, first[component]], axis=1) if len(ids) else np.empty((0, 2), dtype=np.int64)
     return np.asarray(pairs[pairs[:, 0] != pairs[:, 1]], dtype=np.int64)
+
+
+def pairs_of(path: Path, rows: NDArray[np.int64]) -> Pairs:
+    """Those of a file's pairs, sorted by row, that may concern `rows`, which ascend; no others are in memory."""
+    pairs = arrays.opened(path)
+    if not len(rows) or not len(pairs):
+        return np.empty((0, 2), dtype=np.int64)
+    first = bisect_left(range(len(pairs)), rows[0], key=lambda at: pairs[at][0])
+    last = bisect_right(range(len(pairs)), rows[-1], key=lambda at: pairs[at][0])
+    return np.asarray(pairs[first:last])
 
 
 def looked_up(pairs: Pairs, rows: NDArray[np.int64], missing: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, islice
 from pathlib import Path
 from types import ModuleType
@@ -116,7 +116,7 @@ def load(
         spec: where they are and what they mean.
         out: folder to write to; what an earlier process finished there is not done again.
         uri: where `out` will lie.
-        options: for fsspec.
+        options: for fsspec, by protocol.
         digests: of `source_digests`, where they are known.
         run: in one process or in several.
         progress: told parts read and parts in all.
@@ -171,7 +171,7 @@ class PartJob:
         file: as it was peeked at, without its rows.
         part: lines of a large file, or all of it.
         system: put before conversations without a system message.
-        options: for fsspec.
+        options: for fsspec, by protocol.
         out: folder of the shards.
         shard_rows: rows of a shard.
         limit: the most rows; 0: all.
@@ -182,7 +182,7 @@ class PartJob:
     file: PeekedFile
     part: Part
     system: str
-    options: Options
+    options: Options = field(repr=False)  # they may hold secrets, and workers show their jobs where one fails
     out: Path
     shard_rows: int
     limit: int = 0

@@ -50,7 +50,7 @@ def mend(turns: Turns, spec: CleaningSpec, source: "NDArray[np.int64]", escaped:
         import polars as pl
 
         texts, changed["strip_html"] = markup.strip_html(texts, pl.Series(turns.row))
-    names = [name for name in _AFTER if getattr(spec, name)]
+    names = [name for name in _AFTER if getattr(spec, name) and (escaped or name != "unescape_newlines")]
     texts, more = repair(texts, names, {"unescape_newlines": _in_sources(turns, source, escaped)})
     changed |= more
     if spec.personal_data == "redact":

@@ -9,11 +9,13 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
-from tasks.errors import StageError
+from tasks.encryption import vault
+from tasks.encryption.keys import MasterKey
+from tasks.errors import RequestError, StageError
 from tasks.shim import die_with_parent
-from tasks.storage import sha256_file, write_text
+from tasks.storage import sha256_file
 
 Facts = dict[str, Any]
 Told = Callable[[int, int], None]
@@ -58,8 +60,15 @@ def in_turn(function: Callable[[A], B], jobs: Sequence[A]) -> Iterator[B]:
 
 
 def processes_for(jobs: int, rows: int) -> int:
-    """How many processes share so many jobs: one a core, or TUNEFLOW_PROCESSES; for few rows none is worth its start."""
-    wanted = int(os.environ.get(_VARIABLE, "0")) or min(len(os.sched_getaffinity(0)), rows // _WORTH_A_PROCESS)
+    """How many processes share so many jobs: one a core, or TUNEFLOW_PROCESSES; for few rows none is worth its start.
+
+    Raises:
+        RequestError: the variable is no number.
+    """
+    asked = os.environ.get(_VARIABLE, "").strip() or "0"
+    if not asked.isdecimal():
+        raise RequestError(f"{_VARIABLE} is {asked!r}; expected how many processes prepare data, or 0 for one a core.")
+    wanted = int(asked) or min(len(os.sched_getaffinity(0)), rows // _WORTH_A_PROCESS)
     return max(1, min(wanted, jobs))
 
 
@@ -73,26 +82,78 @@ def several(processes: int) -> Iterator[Run]:
     if processes <= 1:
         yield in_turn
         return
-    spawn = multiprocessing.get_context("spawn")  # a fork would share locks of libraries that run threads
-    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
+    with _shared or _Pool() as shared:
+        pool = shared.of(processes, vault.held())
 
         def run(function: Callable[[A], B], jobs: Sequence[A]) -> Iterator[B]:
-            return pool.map(function, jobs)
+            futures = [pool.submit(function, job) for job in jobs]
+            try:
+                yield from (future.result() for future in futures)
+            finally:
+                for future in futures:
+                    future.cancel()
 
         try:
             yield run
         except BrokenProcessPool as error:
+            shared.end()
             raise StageError(
                 "A process that worked on a shard was killed, most often by the system for want of memory. Start the run "
                 f"again: it goes on after the last whole shard. With {_VARIABLE}=1 it needs the least memory."
             ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(parent: int) -> None:
-    """In each process before its first job: end with the parent, and leave the other cores to the other processes."""
+@contextmanager
+def processes_kept() -> Iterator[None]:
+    """Within this, `several` gives the same processes each time: what they have loaded serves the next step too."""
+    global _shared  # noqa: PLW0603
+    before, _shared = _shared, _Pool(keep=True)
+    try:
+        yield
+    finally:
+        _shared.end()
+        _shared = before
+
+
+class _Pool:
+    """Processes, started when they are first asked for."""
+
+    def __init__(self, keep: bool = False) -> None:
+        self.keep, self.size, self.key = keep, 0, cast("MasterKey | None", None)
+        self.pool: ProcessPoolExecutor | None = None
+
+    def of(self, processes: int, key: MasterKey | None) -> ProcessPoolExecutor:
+        """At least so many, which hold this key alone."""
+        if self.pool is None or self.size < processes or self.key != key:
+            self.end()
+            spawn = multiprocessing.get_context("spawn")  # a fork would share locks of libraries that run threads
+            told = (os.getpid(), key)  # through a pipe
+            self.pool, self.size, self.key = (
+                ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin, initargs=told), processes, key
+            )  # fmt: skip
+        return self.pool
+
+    def end(self) -> None:
+        """End them, once what they are at is done."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+        self.pool, self.key = None, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.keep:
+            self.end()
+
+
+_shared: _Pool | None = None
+
+
+def _begin(parent: int, key: MasterKey | None) -> None:
+    """In each process before its first job: end with the parent, hold its key, and leave the other cores to the others."""
     die_with_parent(parent)
+    vault.hold(key)
     for name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
@@ -128,14 +189,15 @@ class _Todo:
 def _work(todo: _Todo) -> Facts:
     facts = todo.function(todo.job)
     files = [[str(path), path.stat().st_size, sha256_file(path)] for path in todo.job.outputs]
-    write_text(_mark(todo.marks, todo.job), json.dumps({"facts": facts, "files": files}))
+    # Facts may hold words of rows, such as the labels that were counted.
+    vault.write(_mark(todo.marks, todo.job), json.dumps({"facts": facts, "files": files}).encode())
     return facts
 
 
 def _marked(marks: Path, job: Job) -> Facts | None:
     """What an earlier process found, where all that it wrote is still there."""
     try:
-        record = json.loads(_mark(marks, job).read_text(encoding="utf-8"))
+        record = json.loads(vault.read_text(_mark(marks, job)))
         whole = all(Path(path).stat().st_size == size and sha256_file(Path(path)) == sha for path, size, sha in record["files"])
         return dict(record["facts"]) if whole else None
     except (OSError, ValueError, KeyError):

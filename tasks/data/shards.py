@@ -4,7 +4,6 @@ A shard holds at most 50,000 rows or 64 MiB of text, so that what works on one n
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tasks.encryption import vault
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,17 +54,15 @@ def write_shard(path: Path, table: "pa.Table") -> None:
     """Write a shard so that it is there whole or not at all."""
     import pyarrow.parquet as pq
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    pq.write_table(table, fresh, compression="zstd", compression_level=1)
-    fresh.replace(path)
+    with vault.writing(path) as file:
+        pq.write_table(table, file, compression="zstd", compression_level=1)
 
 
 def read_shard(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
     """A whole shard, each column in one piece."""
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(path).read(columns=columns).combine_chunks()
+    return pq.ParquetFile(vault.source(path)).read(columns=columns).combine_chunks()
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -8,10 +8,13 @@ from pydantic import ConfigDict, Field, field_validator, model_serializer, model
 from tasks.contracts import Spec
 
 PersonalKind = Literal["api_key", "email", "ip", "card", "national_id", "phone", "person", "location"]
+EditName = Literal[
+    "keyboard_typo", "letter_swap", "letter_drop", "word_drop", "word_swap", "case_change", "punctuation_drop", "whitespace"
+]
 TaskKind = Literal["auto", "chat", "completion", "classification", "qa", "text"]
 
 
-_READING = {"source", "task", "columns", "system_prompt", "maximum_rows"}
+_READING = {"source", "access", "task", "columns", "system_prompt", "maximum_rows"}
 
 
 class Source(Spec):
@@ -154,6 +157,50 @@ class SplittingSpec(Spec):
         default=0.1, gt=0, le=0.5, title="Test share",
         description="Of the rows, for the final examination; training never sees them. Above 0 to 0.5.",
     )  # fmt: skip
+    leakage: Literal["drop", "error", "off"] = Field(
+        default="drop", title="Shared text",
+        description="Training rows that share 13 words in a row with held-out rows. drop: left out and counted. error: the run "
+        "stops and names some. off: not looked for.",
+    )  # fmt: skip
+
+
+class AugmentationSpec(Spec):
+    """Training rows made from others, where there are few: what is asked is edited, answers are never touched."""
+
+    minimum_rows: int = Field(
+        default=0, ge=0, title="Fewest training rows",
+        description="Below this, synthetic rows are added until there are so many, 0 or more. 0: off.",
+    )  # fmt: skip
+    operations: list[EditName] = Field(
+        default=["keyboard_typo", "letter_swap", "letter_drop", "word_drop", "word_swap", "case_change", "punctuation_drop",
+                 "whitespace"],
+        title="Edits", description="Which small edits are made, one kind a row. Empty: none.",
+    )  # fmt: skip
+    per_row: int = Field(default=2, ge=1, le=20, title="Most per row", description="Rows made from one row, 1 to 20.")
+    share: float = Field(
+        default=0.5, gt=0, le=0.9, title="Most of all",
+        description="Synthetic rows as a share of the training rows, above 0 to 0.9.",
+    )  # fmt: skip
+    paraphrase: str = Field(
+        default="", title="Paraphrasing model",
+        description="A causal language model that says the same in other words: a folder or a hub id. Empty: no paraphrases.",
+    )  # fmt: skip
+    paraphrase_low: float = Field(
+        default=0.3, ge=0, le=1, title="Least alike",
+        description="A paraphrase that shares fewer of its words (Jaccard) with the text is not taken, 0 to 1.",
+    )  # fmt: skip
+    paraphrase_high: float = Field(
+        default=0.9, ge=0, le=1, title="Most alike",
+        description="A paraphrase that shares more of its words (Jaccard) with the text is not taken, 0 to 1.",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if self.minimum_rows and not self.operations and not self.paraphrase:
+            raise ValueError("minimum_rows asks for synthetic rows, but operations is empty and paraphrase names no model")
+        if self.paraphrase_low >= self.paraphrase_high:
+            raise ValueError(f"paraphrase_low {self.paraphrase_low} must be below paraphrase_high {self.paraphrase_high}")
+        return self
 
 
 class DataSpec(Spec):
@@ -178,6 +225,7 @@ class DataSpec(Spec):
     validation: ValidationSpec = Field(default=ValidationSpec(), title="Validation")
     cleaning: CleaningSpec = Field(default=CleaningSpec(), title="Cleaning")
     splitting: SplittingSpec = Field(default=SplittingSpec(), title="Splitting")
+    augmentation: AugmentationSpec = Field(default=AugmentationSpec(), title="Augmentation")
     truncation: Literal["cut", "split", "error"] = Field(
         default="cut",
         title="Too long rows",
@@ -189,6 +237,15 @@ class DataSpec(Spec):
         description="A Jinja template that takes the place of the model's own, and travels with it. Empty: the model's own.",
     )  # fmt: skip
     columns: ColumnsSpec = Field(default=ColumnsSpec(), title="Columns")
+    access: str = Field(
+        default="", title="Data access block",
+        description="Name of a block with the log-ins of the sources. Empty: what the environment gives.",
+    )  # fmt: skip
+    encryption: str = Field(
+        default="", title="Data key block",
+        description="Name of a block with the key under which rows and tokens are encrypted on disk. Pages then show no rows; "
+        "deleting the block makes every copy unreadable. Empty: nothing is encrypted.",
+    )  # fmt: skip
 
     def sources(self) -> tuple[Source, ...]:
         """The sources as a list, a bare address with weight 1."""

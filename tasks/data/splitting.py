@@ -1,4 +1,7 @@
-"""Train, validation and test rows: a row goes where the hash of its group sends it, so added rows move no other."""
+"""Train, validation and test rows: a row goes where the hash of its group sends it, so added rows move no other.
+
+Rows that all the same share text with held-out rows are left out of what is learned, or stop the run.
+"""
 
 import hashlib
 import shutil
@@ -6,25 +9,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.contracts import CleanDataset, DatasetSplits, Shard, SplitPart, digest_of
-from tasks.data.keys import distinct, repeats, write_keys
+from tasks.contracts import CleanDataset, Count, DatasetSplits, Shard, SplitPart, digest_of
+from tasks.data import leakage
+from tasks.data.grams import SPAN
+from tasks.data.keys import distinct, looked_up, pairs_of, repeats, write_keys
+from tasks.data.leakage import Leaks
+from tasks.data.places import NAMES, Name, assign, far_off, place, position
 from tasks.data.rows import normalized
 from tasks.data.running import Facts, Run, Told, each, in_turn, silent
 from tasks.data.shards import Turns, digest, read_shard, write_shard
 from tasks.data.spec import SplittingSpec
-from tasks.errors import DatasetError, LeakageError
+from tasks.encryption import arrays
+from tasks.errors import DatasetError, LeakageError, LedgerError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Name = Literal["train", "validation", "test"]
-NAMES: tuple[Name, ...] = ("train", "validation", "test")
-_FAR_OFF = 0.1  # a split this much larger or smaller than asked, as a share of all rows, is explained
+_EXAMPLES = 5
 _FEW_GROUPS = 100_000  # so many are looked at one by one; of more, chance leaves no split empty
 
 
@@ -39,22 +45,23 @@ def split(
     run: Run = in_turn,
     progress: Told = silent,
 ) -> DatasetSplits:
-    """Write the shards of `out`/train, validation and test.
+    """Write the shards of `out`/train, validation and test, and of `out`/quarantine what shares text with held-out rows.
 
     Args:
         clean: what cleaning kept.
-        spec: the shares asked for.
+        spec: the shares asked for, and what happens to rows that share text with held-out rows.
         weights: one a source file, in the order of `RawDataset.files`; they apply to training rows alone.
         rows: folder that holds the clean rows/.
         out: folder to write to; what an earlier process finished there is not done again.
         uri: where `out` will lie.
         seed: another seed is another division.
         run: in one process or in several.
-        progress: told shards done and shards in all.
+        progress: told shards done and shards in all, while the splits are written.
 
     Raises:
         DatasetError: the rows cannot be divided.
-        LeakageError: the same content stands in two splits, which is a defect.
+        LeakageError: rows of two splits share text and `spec` says to stop; or they do all the same, which is a defect.
+        LedgerError: rows were lost, which is a defect.
     """
     if spec.validation + spec.test >= 1:
         raise DatasetError(
@@ -66,13 +73,21 @@ def split(
     groups, largest = distinct([job.groups for job in keys])
     moved, reasons = _moved(keys, groups, spec, seed)
     jobs = [SplitJob(job, out, spec, tuple(weights), seed, moved) for job in keys]
+    placed = each(run, place_shard, [PlaceJob(job) for job in jobs], work / "place-marks")
+    sizes = {name: sum(facts[name] for facts in placed) for name in NAMES}
+    reasons += far_off(sizes, sum(sizes.values()), largest, spec)
+    leaks, told = _leaks(keys, jobs, spec, run)
     found = each(run, split_shard, jobs, work / "split-marks", progress)
-    total = sum(sum(facts["rows"].values()) for facts in found)
-    reasons += _far_off({name: sum(facts["rows"][name] for facts in found) for name in NAMES}, total, largest, spec)
-    refuse_leaks(keys, jobs)
     parts = {name: _part(name, keys, found, uri) for name in NAMES}
-    if not parts["train"].rows:
-        raise DatasetError("The weights of the sources leave out every training row. Raise a weight in data.source.")
+    dropped = Counter[str]()
+    for facts in found:
+        dropped.update(facts["dropped"])
+    repeated, left_out = (sum(facts[name] for facts in found) for name in ("repeated", "left_out"))
+    _demand_rows(parts, dropped, spec)
+    _demand_balance(clean, parts, dropped.total() - repeated + left_out)
+    refuse_leaks(keys, jobs)
+    if spec.leakage != "off":
+        _refuse_shared_text(keys, jobs, leaks, run)
     shutil.rmtree(work)
     return DatasetSplits(
         name=clean.name,
@@ -83,10 +98,34 @@ def split(
         validation=parts["validation"],
         test=parts["test"],
         groups=groups,
-        repeated=sum(facts["repeated"] for facts in found),
-        left_out=sum(facts["left_out"] for facts in found),
-        reasons=tuple(reasons),
+        repeated=repeated,
+        left_out=left_out,
+        dropped=tuple(Count(reason=reason, rows=count) for reason, count in sorted(dropped.items())),
+        quarantine_uri=f"{uri}/quarantine" if dropped else "",
+        reasons=(*reasons, *told),
     )
+
+
+def _demand_rows(parts: Mapping[Name, SplitPart], dropped: Mapping[str, int], spec: SplittingSpec) -> None:
+    """Stop where a split that is needed was left without a row."""
+    gone = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
+    if not parts["train"].rows and not dropped:
+        raise DatasetError("The weights of the sources leave out every training row. Raise a weight in data.source.")
+    empty = [name for name in ("train", "validation") if not parts[name].rows and (name == "train" or spec.validation)]
+    if empty and dropped:
+        raise DatasetError(
+            f"No row is left for {' and '.join(empty)}: those there were share {SPAN} words in a row with held-out rows "
+            f"({gone}). Add rows that differ, or set data.splitting.leakage: off."
+        )
+
+
+def _demand_balance(clean: CleanDataset, parts: Mapping[Name, SplitPart], elsewhere: int) -> None:
+    rows = sum(part.rows for part in parts.values())
+    if rows + elsewhere != clean.ledger.kept:
+        raise LedgerError(
+            f"{clean.ledger.kept} rows came to be divided, but {rows} stand in the splits and {elsewhere} were dropped or left "
+            f"out (negative: repeated)."
+        )
 
 
 def _part(name: Name, keys: Sequence["KeyJob"], found: Sequence[Facts], uri: str) -> SplitPart:
@@ -150,12 +189,43 @@ class SplitJob:
 
     @property
     def outputs(self) -> list[Path]:
-        """Those of the three shards that have rows."""
-        return [path for name in NAMES if (path := self.path(name)).exists()]
+        """Those of the three shards that have rows, and the dropped rows where there are any."""
+        return [path for path in (*map(self.path, NAMES), self.quarantine) if path.exists()]
 
     def path(self, split_name: Name) -> Path:
         """The shard of one split."""
         return self.out / split_name / self.name
+
+    @property
+    def quarantine(self) -> Path:
+        """The rows that were dropped."""
+        return self.out / "quarantine" / self.name
+
+    @property
+    def places(self) -> Path:
+        """For each row the number of its split in NAMES."""
+        return self.of.work / "places" / f"{self.name}.npy"
+
+    def leaks(self, reason: str) -> Path:
+        """The rows of all shards that share text with held-out rows."""
+        return self.of.work / f"{reason}.npy"
+
+
+@dataclass(frozen=True)
+class PlaceJob:
+    """The split of each row of one shard."""
+
+    of: SplitJob
+
+    @property
+    def name(self) -> str:
+        """The shard's."""
+        return self.of.name
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """A number for each row."""
+        return (self.of.places,)
 
 
 def write_shard_keys(job: KeyJob) -> Facts:
@@ -169,16 +239,33 @@ def write_shard_keys(job: KeyJob) -> Facts:
     return {"rows": len(numbers)}
 
 
+def place_shard(job: PlaceJob) -> Facts:
+    """Write the split of each row of a shard."""
+    groups = read_shard(job.of.of.path, ["group"]).column("group").to_pylist()
+    places = {group: _place_of(group, job.of) for group in set(groups)}
+    at = np.array([places[group] for group in groups], dtype=np.int8)
+    arrays.save(job.of.places, at)
+    return {name: int((at == number).sum()) for number, name in enumerate(NAMES)}
+
+
+def _place_of(group: str, job: SplitJob) -> int:
+    return NAMES.index(job.moved.get(group) or place(position(job.seed, group), job.spec))
+
+
 def split_shard(job: SplitJob) -> Facts:
-    """Write the rows of a shard to the shards of the three splits."""
+    """Write the rows of a shard to the shards of the three splits, and those that leak to the quarantine."""
     table = read_shard(job.of.path)
-    groups = table.column("group").to_pylist()
-    places = {group: job.moved.get(group) or place(position(job.seed, group), job.spec) for group in set(groups)}
-    at = np.array([places[group] for group in groups], dtype=object)
-    facts: Facts = {"rows": {}, "written": {}, "sha256": {}, "repeated": 0, "left_out": 0}
-    for name in NAMES:
-        chosen = np.flatnonzero(at == name)
-        facts["rows"][name] = len(chosen)
+    at = arrays.load(job.places)
+    why = _leaking(job, table.column("row").to_numpy())
+    facts: Facts = {
+        "written": {},
+        "sha256": {},
+        "repeated": 0,
+        "left_out": 0,
+        "dropped": dict(Counter(why[why != ""].tolist())),
+    }
+    for number, name in enumerate(NAMES):
+        chosen = np.flatnonzero((at == number) & (why == ""))
         if name == "train" and set(job.weights) != {1.0}:
             times = copies(table.take(chosen), job.weights, job.seed)
             facts["repeated"], facts["left_out"] = int(np.maximum(times - 1, 0).sum()), int((times == 0).sum())
@@ -186,10 +273,85 @@ def split_shard(job: SplitJob) -> Facts:
         rows = table.take(chosen)
         facts["written"][name] = len(chosen)
         facts["sha256"][name] = digest(rows.drop_columns(["file"]))
-        job.path(name).unlink(missing_ok=True)
-        if len(chosen):
-            write_shard(job.path(name), rows)
+        _write_if_any(job.path(name), rows)
+    gone = np.flatnonzero(why != "")
+    _write_if_any(job.quarantine, _with_reasons(table.take(gone), why[gone].tolist()))
     return facts
+
+
+def _leaking(job: SplitJob, numbers: NDArray[np.int64]) -> NDArray[np.object_]:
+    """Why each row is dropped; "" where it is not."""
+    found = np.full(len(numbers), "", dtype=object)
+    for reason in leakage.REASONS:
+        if job.leaks(reason).exists():
+            partner = looked_up(pairs_of(job.leaks(reason), numbers), numbers, np.full(len(numbers), -1))
+            found[partner >= 0] = reason
+    return found
+
+
+def _with_reasons(rows: "pa.Table", reasons: list[str]) -> "pa.Table":
+    import pyarrow as pa
+
+    return rows.drop_columns(["group"]).append_column("reason", pa.array(reasons, pa.string()))
+
+
+def _write_if_any(path: Path, rows: "pa.Table") -> None:
+    path.unlink(missing_ok=True)
+    if len(rows):
+        write_shard(path, rows)
+
+
+def _leaks(keys: Sequence[KeyJob], jobs: Sequence[SplitJob], spec: SplittingSpec, run: Run) -> tuple[Leaks, list[str]]:
+    """The rows that share text with held-out rows, which are kept where every shard finds them, and what is to be said."""
+    nothing = Leaks.nothing()
+    if spec.leakage == "off":
+        return nothing, [f"whether splits share {SPAN} words in a row was not looked at (data.splitting.leakage: off)"]
+    grams = [leakage.GramJob(job.name, job.of.path, job.places, job.of.work / "leaks") for job in jobs]
+    leaks = leakage.find(grams, run)
+    if spec.leakage == "error" and leaks.count:
+        raise LeakageError(
+            f"{leaks.count} rows share {SPAN} words in a row with held-out rows: {_examples(leaks, keys)}. Remove them, "
+            f"or set data.splitting.leakage: drop to have them left out."
+        )
+    for reason, pairs in leaks.reasons().items():
+        arrays.save(jobs[0].leaks(reason), pairs)
+    if not leaks.count:
+        return nothing, []
+    return leaks, [
+        f"{leaks.count} rows share {SPAN} words in a row with held-out rows and were left out, so that the verdict "
+        f"does not rest on what was learned by heart (data.splitting.leakage: drop)"
+    ]
+
+
+def _examples(leaks: Leaks, keys: Sequence[KeyJob]) -> str:
+    """The first rows that leak, and what they share their words with."""
+    pairs = np.concatenate([leaks.into_test, leaks.into_validation])[:_EXAMPLES]
+    rows = _rows({int(row) for row in pairs.flat}, keys)
+    return "; ".join(
+        f"{_name(rows[one])} and {_name(rows[other])}" + leakage.quoted(_text(rows[one]), _text(rows[other]))
+        for one, other in pairs.tolist()
+    )
+
+
+def _refuse_shared_text(keys: Sequence[KeyJob], jobs: Sequence[SplitJob], leaks: Leaks, run: Run) -> None:
+    """Look once more, at what was written.
+
+    Raises:
+        LeakageError: rows of two splits share text all the same.
+    """
+    names: tuple[Literal["train", "validation"], ...] = ("train", "validation")
+    again = [
+        leakage.CheckJob(f"{name}-{job.name}", job.path(name), name, job.of.work / "leaks")
+        for name in names
+        for job in jobs
+        if job.path(name).exists()
+    ]
+    left = leakage.find_left(again, leaks, run)
+    if left.count:
+        raise LeakageError(
+            f"{left.count} rows that were to be left out still share text with held-out rows: {_examples(left, keys)}. This is "
+            f"a defect; data.splitting.leakage: off goes on all the same."
+        )
 
 
 def _moved(keys: Sequence[KeyJob], groups: int, spec: SplittingSpec, seed: int) -> tuple[dict[str, Name], list[str]]:
@@ -199,64 +361,6 @@ def _moved(keys: Sequence[KeyJob], groups: int, spec: SplittingSpec, seed: int) 
     sizes = Counter(group for job in keys for group in read_shard(job.path, ["group"]).column("group").to_pylist())
     places, reasons = assign(sizes, spec, seed)
     return {group: name for group, name in places.items() if name != place(position(seed, group), spec)}, reasons
-
-
-def position(seed: int, text: str) -> float:
-    """A place from 0 up to 1 that follows from seed and text alone."""
-    found = hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()
-    return int.from_bytes(found, "big") / 2**64
-
-
-def assign(sizes: Mapping[str, int], spec: SplittingSpec, seed: int) -> tuple[dict[str, Name], list[str]]:
-    """The split of each group, and a sentence for everything that is not as asked.
-
-    Positions below the test share are test, the next ones validation, the rest train. Where that leaves a needed split
-    empty, it gets the group nearest to it from a split that has another.
-    """
-    order = sorted(sizes, key=lambda group: (position(seed, group), group))
-    needed: tuple[Name, ...] = ("test", "validation", "train") if spec.validation else ("test", "train")
-    if len(order) < len(needed):
-        raise DatasetError(
-            f"{sum(sizes.values())} rows form {len(order)} groups of like content, but {' and '.join(needed)} need "
-            f"one each: rows with the same prompt stay together. Add rows with other prompts."
-        )
-    places: dict[str, Name] = {group: place(position(seed, group), spec) for group in order}
-    reasons = []
-    for name in needed:
-        if name not in places.values():
-            moved = _nearest(order, places, name)
-            reasons.append(f"{name} got a group of {sizes[moved]} rows from {places[moved]}, since chance had left it empty")
-            places[moved] = name
-    return places, reasons
-
-
-def place(at: float, spec: SplittingSpec) -> Name:
-    """The split of a position."""
-    if at < spec.test:
-        return "test"
-    return "validation" if at < spec.test + spec.validation else "train"
-
-
-def _nearest(order: Sequence[str], places: Mapping[str, Name], name: Name) -> str:
-    """The group to move to the empty split `name`: test takes from the front of the order, train from its end."""
-    counts = {other: sum(place == other for place in places.values()) for other in NAMES}
-    spare = [group for group in order if counts[places[group]] > 1]
-    if name == "validation":
-        spare = [group for group in spare if places[group] == "train"] or spare[::-1]
-    return spare[-1] if name == "train" else spare[0]
-
-
-def _far_off(sizes: Mapping[Name, int], total: int, largest: int, spec: SplittingSpec) -> list[str]:
-    reasons = []
-    asked: tuple[tuple[Name, float], ...] = (("validation", spec.validation), ("test", spec.test))
-    for name, share in asked:
-        got = sizes[name] / total
-        if abs(got - share) > _FAR_OFF:
-            reasons.append(
-                f"{name} has {got:.0%} of the rows, asked {share:.0%}: groups stay whole, and the largest has {largest} "
-                f"of {total}"
-            )
-    return reasons
 
 
 def refuse_leaks(keys: Sequence[KeyJob], jobs: Sequence[SplitJob]) -> None:
@@ -277,18 +381,30 @@ def refuse_leaks(keys: Sequence[KeyJob], jobs: Sequence[SplitJob]) -> None:
     leaks = [(int(one), int(other)) for other, one in pairs if at.get(int(one), "") != at.get(int(other), "")]
     leaks = [(one, other) for one, other in leaks if one in at and other in at]
     if leaks:
-        named = _places({row for pair in leaks[:5] for row in pair}, keys)
-        told = "; ".join(f"{named[one]} ({at[one]}) and {named[other]} ({at[other]})" for one, other in leaks[:5])
+        rows = _rows({row for pair in leaks[:_EXAMPLES] for row in pair}, keys)
+        told = "; ".join(
+            f"{_name(rows[one])} ({at[one]}) and {_name(rows[other])} ({at[other]})" for one, other in leaks[:_EXAMPLES]
+        )
         raise LeakageError(f"{len(leaks)} rows stand in two splits: {told}.")
 
 
-def _places(wanted: set[int], keys: Sequence[KeyJob]) -> dict[int, str]:
-    found = {}
+def _rows(wanted: set[int], keys: Sequence[KeyJob]) -> dict[int, dict[str, Any]]:
+    """Some rows by number."""
+    found: dict[int, dict[str, Any]] = {}
     for job in keys:
-        for row in read_shard(job.path, ["row", "file", "line"]).to_pylist():
-            if row["row"] in wanted:
-                found[row["row"]] = f"{row['file']} line {row['line']}"
+        numbers = read_shard(job.path, ["row"]).column("row").to_numpy()
+        there = np.flatnonzero(np.isin(numbers, list(wanted)))
+        if len(there):
+            found |= {row["row"]: row for row in read_shard(job.path).take(there).to_pylist()}
     return found
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['file']} line {row['line']}"
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    return "\n".join(turn["content"] for turn in row["messages"] if turn["role"] != "system")
 
 
 def copies(rows: "pa.Table", weights: Sequence[float], seed: int) -> NDArray[np.int64]:

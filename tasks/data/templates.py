@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tasks.data.rendering import Rendered, Renderer, Segment, TemplateError
 from tasks.data.rows import Message
+from tasks.encryption import vault
 
 Roles = tuple[str, ...]  # one a turn; "~" before the role of an answer that is context alone
 _UNLEARNED = "~"
@@ -129,13 +130,13 @@ def difference(renderer: Renderer, form: Form, roles: Roles, contents: Sequence[
     try:
         expected = renderer.render(turns_of(roles, contents))
     except TemplateError as error:
-        return f"jinja says: {error}"
+        return vault.told(f"jinja says: {error}")
     if [part[:2] for part in found.segments] == [part[:2] for part in expected.segments] and found[1:] == expected[1:]:
         return ""
     texts = ("".join(part.text for part in rendered.segments) for rendered in (found, expected))
     one, other = texts
     at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return f"{one[max(0, at - 10) : at + 20]!r} instead of {other[max(0, at - 10) : at + 20]!r}"
+    return vault.told(f"{one[max(0, at - 10) : at + 20]!r} instead of {other[max(0, at - 10) : at + 20]!r}")
 
 
 def prove(renderer: Renderer, conversations: Sequence[Sequence[Message]]) -> tuple[Forms, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.data.fast_tokens import byte_letters
 from tasks.data.token_setup import TokenizeSetup, encoder_for
+from tasks.encryption import vault
 from tasks.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _read(shard: Path, rows: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
 
     wanted = pa.array(rows, pa.int64())
     found: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
-    for batch in pq.ParquetFile(shard).iter_batches(batch_size=2_000, columns=["row", "input_ids", "supervised"]):
+    for batch in pq.ParquetFile(vault.source(shard)).iter_batches(batch_size=2_000, columns=["row", "input_ids", "supervised"]):
         for record in batch.filter(pc.is_in(batch.column("row"), wanted)).to_pylist():
             found[record["row"]].append(record)
     return found
@@ -138,7 +139,7 @@ def _uncut(source: Path, setup: TokenizeSetup, rows: Sequence[int]) -> dict[int,
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(source, filters=[("row", "in", list(rows))]).combine_chunks()
+    table = pq.read_table(vault.source(source), filters=[("row", "in", list(rows))]).combine_chunks()
     block, places, _ = encoder_for(setup).encode(pa.table(table))
     numbers = table.column("row").to_pylist()
     whole: dict[int, list[tuple[int, int]]] = {}

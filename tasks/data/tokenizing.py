@@ -5,7 +5,6 @@ With the setup that was decided once, each shard is a pure function of its rows,
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from tasks.data.shards import shard_paths, write_shard
 from tasks.data.token_facts import Counting, ShardTokens, all_lengths, summed
 from tasks.data.token_setup import TokenizeSetup, decide, encoder_for
 from tasks.data.truncation import Stretch, Truncation, fit, halves
+from tasks.encryption import vault
 from tasks.errors import DatasetError, LedgerError, ModelError
 from tasks.models import PLAIN_TEMPLATE, load_tokenizer
 from tasks.storage import folder_digest
@@ -161,10 +161,9 @@ def tokenize_shard(path_in: Path, path_out: Path, setup: TokenizeSetup) -> Shard
     encoder = encoder_for(setup)
     encoder.renderer.notes = set()
     counting, rows, dropped = Counting(), 0, list["pa.Table"]()
-    path_out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path_out.with_name(f".{path_out.name}.{os.getpid()}.new")
     options = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["group"]}
-    with pq.ParquetFile(path_in) as source, pq.ParquetWriter(fresh, _schema(), **options) as file:
+    given = vault.source(path_in)
+    with vault.writing(path_out) as to, pq.ParquetFile(given) as source, pq.ParquetWriter(to, _schema(), **options) as file:
         waiting, tokens = list["pa.RecordBatch"](), 0
         for batch in source.iter_batches(batch_size=_BATCH):
             table = pa.Table.from_batches([batch])
@@ -178,9 +177,8 @@ def tokenize_shard(path_in: Path, path_out: Path, setup: TokenizeSetup) -> Shard
                 file.write_table(pa.Table.from_batches(waiting))
                 waiting, tokens = [], 0
         file.write_table(pa.Table.from_batches(waiting, schema=_schema()))
-    if dropped:
-        write_shard(quarantine_of(path_out), pa.concat_tables(dropped))
-    fresh.replace(path_out)
+        if dropped:
+            write_shard(quarantine_of(path_out), pa.concat_tables(dropped))
     return counting.value(rows, encoder.renderer.notes)
 
 
@@ -206,7 +204,7 @@ def _sequences(
 
     block, places, refused = encoder.encode(table)
     why = {refusal.place: refusal.reason for refusal in refused}
-    said = next((f"{_place(table, one.place)}: {one.said}" for one in refused if one.reason == REFUSED), "")
+    said = next((f"{_place(table, one.place)}: {vault.told(one.said)}" for one in refused if one.reason == REFUSED), "")
     counting.refusal = counting.refusal or said
     learns = block.learns()
     pairs: list[tuple[int, Stretch]] = []
@@ -301,7 +299,7 @@ def _all_shards(setup: TokenizeSetup, files: Mapping[str, Path], out: Path, run:
 def _tidy(out: Path) -> None:
     """Remove the marks, and what killed processes left unfinished."""
     shutil.rmtree(out / "work", ignore_errors=True)
-    for left in out.glob("*/.part-*.new"):
+    for left in (*out.glob("*/.part-*.new"), *out.glob(".golden.jsonl.*.new")):
         left.unlink()
 
 
@@ -386,12 +384,12 @@ def _write_golden(out: Path, tokenizer: "PreTrainedTokenizerFast", limit: int, c
             ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
             if 0 < len(ids) < limit:
                 lines[prompt] = json.dumps({"prompt": prompt, "input_ids": ids}, ensure_ascii=False) + "\n"
-    (out / "golden.jsonl").write_text("".join(lines.values()), encoding="utf-8")
+    vault.write(out / "golden.jsonl", "".join(lines.values()).encode())
 
 
 def _prompts(folder: Path) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     for path in shard_paths(folder):
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH, columns=["prompt"]):
+        for batch in pq.ParquetFile(vault.source(path)).iter_batches(batch_size=_BATCH, columns=["prompt"]):
             yield from batch.column("prompt").to_pylist()

@@ -3,11 +3,19 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.contracts import ModelRole
+from tasks.encryption import vault
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
 ITEMS_FILE = "items.parquet"
 SPEED_FILE = "speed.json"
+_BATCH = 2_000  # rows that are looked through at once
 Progress = Callable[[int], None]  # told how many more items are done
 
 
@@ -54,17 +62,31 @@ def read_test(path: Path, most: int, seed: int) -> list[Item]:
     `path` is the split's folder of shards, or one Parquet file.
     """
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
 
     files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
-    data = ds.dataset([str(file) for file in files], format="parquet")
-    order = np.random.default_rng(seed).permutation(data.count_rows())
+    order = np.random.default_rng(seed).permutation(sum(pq.read_metadata(vault.source(file)).num_rows for file in files))
     chosen = order[:most] if most else order
     names = [field.name for field in fields(Item) if field.name != "number"]
-    table = data.take(pa.array(np.sort(chosen)), columns=names)  # only these rows are held
+    table = _taken(files, np.sort(chosen), names)
     columns = {name: table.column(name).take(np.argsort(np.argsort(chosen))).to_pylist() for name in names}
     return [Item(number=int(number), **{name: columns[name][at] for name in names}) for at, number in enumerate(chosen)]
+
+
+def _taken(files: Sequence[Path], places: "NDArray[np.int64]", names: Sequence[str]) -> "pa.Table":
+    """The rows at ascending places over all files; no others are held."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found, first = [], 0
+    for path in files:
+        with pq.ParquetFile(vault.source(path)) as file:
+            found.append(file.schema_arrow.empty_table().select(names))
+            for batch in file.iter_batches(batch_size=_BATCH, columns=names):
+                here = places[(places >= first) & (places < first + len(batch))] - first
+                found.append(pa.Table.from_batches([batch]).take(pa.array(here)).select(names))
+                first += len(batch)
+    return pa.concat_tables(found)
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:
@@ -75,11 +97,12 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
     text, whole, flag = pa.string(), pa.int64(), pa.bool_()
     types = [text, text, whole, whole, text, pa.float64(), whole, flag, text, flag, whole, text, text]
     schema = pa.schema(list(zip([field.name for field in fields(Result)], types, strict=True)))
-    pq.write_table(pa.Table.from_pylist([asdict(result) for result in results], schema=schema), path)
+    with vault.writing(path) as file:
+        pq.write_table(pa.Table.from_pylist([asdict(result) for result in results], schema=schema), file)
 
 
 def read_results(path: Path) -> list[Result]:
     """Read items.parquet."""
     import pyarrow.parquet as pq
 
-    return [Result(**row) for row in pq.read_table(path).to_pylist()]
+    return [Result(**row) for row in pq.ParquetFile(vault.source(path)).read().to_pylist()]

@@ -31,6 +31,8 @@ def evaluate_model(
         context.folder, spec=spec, trained=model, seed=seed, items_uri=f"{context.uri}/{ITEMS_FILE}",
         history=context.local(model.history_uri), seconds=time.monotonic() - started,
     )  # fmt: skip
+    if context.run.encryption:
+        report = report.model_copy(update={"examples": ()})  # they are rows, and a report is in clear
     for score in report.scores:
         name = f"{score.benchmark}.{score.metric}.{score.model}"
         context.log_metrics({name: score.value, f"{name}.low": score.low, f"{name}.high": score.high})

@@ -24,6 +24,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_UI_URL
 from pydantic import ValidationError
 
+from blocks.access import DataAccess
+from blocks.encryption import DataKey
 from blocks.hub import ModelHub
 from blocks.store import ArtifactStore
 from blocks.tracking import MlflowTracking
@@ -37,7 +39,7 @@ from tasks.installation.spec import PREFIX, InstallationSpec, Item, outcome_of
 
 T = TypeVar("T")
 Tell = Callable[[Item], None]
-_BLOCKS: tuple[type[Block], ...] = (MlflowTracking, ArtifactStore, ModelHub)
+_BLOCKS: tuple[type[Block], ...] = (MlflowTracking, ArtifactStore, ModelHub, DataAccess, DataKey)
 _PAGE = 200
 
 

@@ -21,7 +21,7 @@ def write_package(
 
 def model_card(name: str, export: ExportedModel, model: TrainedModel, data: PreparedData, report: EvaluationReport) -> str:
     """A model card with the hub's front matter."""
-    ledger = data.clean.ledger
+    ledger = data.ledger
     scores = "\n".join(
         f"| {score.benchmark} | {score.metric} | {score.model} | {score.value:.4f} | "
         f"{score.low:.4f} to {score.high:.4f} | {score.n} |"

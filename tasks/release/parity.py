@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.contracts import Parity
+from tasks.encryption import vault
 from tasks.errors import ParityError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _FURTHEST = 1e9  # instead of infinity, which JSON lacks
 
 def golden_prompts(path: Path, most: int) -> list[list[int]]:
     """Token ids of the first `most` golden prompts."""
-    lines = path.read_text(encoding="utf-8").splitlines()[:most]
+    lines = vault.read_text(path).splitlines()[:most]
     return [json.loads(line)["input_ids"] for line in lines]
 
 

@@ -16,10 +16,12 @@ SEVERITIES = {"fatal": "fatal", "fixable": "fixable", "info": "note"}
 
 def headline(data: PreparedData) -> str:
     """What went in and what came out, in one line."""
-    ledger, splits = data.clean.ledger, data.splits
+    ledger, splits = data.ledger, data.splits
+    made = f", {wording.count(ledger.synthetic)} synthetic" if ledger.synthetic else ""
     return (
-        f"{wording.some(ledger.rows_in, 'row')} in, {wording.count(ledger.kept)} kept, {wording.count(_gone(ledger))} dropped; "
-        f"{wording.count(splits.train.rows)} to train, {wording.count(splits.validation.rows)} to validate, "
+        f"{wording.some(ledger.rows_in, 'row')} in{made}, {wording.count(ledger.kept)} kept, "
+        f"{wording.count(_gone(ledger))} dropped; {wording.count(splits.train.rows)} to train, "
+        f"{wording.count(splits.validation.rows)} to validate, "
         f"{wording.count(splits.test.rows)} to test; {wording.some(data.tokenized.train.supervised_tokens, 'token')} to learn"
     )
 
@@ -39,7 +41,21 @@ def remarks(data: PreparedData) -> list[str]:
         out.append(f"{wording.some(rows, 'row')} were longer than a sequence, which cost {wording.some(tokens, 'token')}.")
     if unusable := sum(count.rows for part in parts(data) for count in part.dropped):
         out.append(f"{wording.some(unusable, 'kept row')} had nothing to learn as tokens and went too.")
-    return out or ["Every check passed and nothing was cut short."]
+    return [*out, *shared_and_made(data)] or ["Every check passed and nothing was cut short."]
+
+
+def shared_and_made(data: PreparedData) -> list[str]:
+    """A sentence on the rows that share text with held-out rows, and one on those that were made from others."""
+    splits, out = data.splits, []
+    if gone := sum(count.rows for count in splits.dropped):
+        out.append(f"{wording.some(gone, 'row')} went since they share text with held-out rows.")
+    if splits.synthetic:
+        share = wording.percent(splits.synthetic / max(1, splits.train.rows))
+        out.append(
+            f"{wording.some(splits.synthetic, 'training row')} ({share}) were made from others: nothing shows that this helps "
+            f"until a training without them is compared."
+        )
+    return out
 
 
 def tone(data: PreparedData) -> Tone:
@@ -62,7 +78,7 @@ def stamp(data: PreparedData) -> str:
 
 def tiles(data: PreparedData) -> list[Tile]:
     """The numbers to see first."""
-    ledger, tokenized = data.clean.ledger, data.tokenized
+    ledger, tokenized = data.ledger, data.tokenized
     largest = max(ledger.dropped, key=lambda count: count.rows, default=None)
     found, passed = findings(data.validation)
     rows, tokens = cut_short(parts(data))

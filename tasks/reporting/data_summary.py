@@ -40,10 +40,10 @@ def markdown(data: PreparedData, page: Path) -> str:
 
 def _numbers(data: PreparedData) -> list[tuple[str, str]]:
     splits, train = data.splits, data.tokenized.train
-    repaired = [(f"  {wording.name(c.reason).lower()}", wording.count(c.rows)) for c in data.clean.ledger.repaired]
+    repaired = [(f"  {wording.name(c.reason).lower()}", wording.count(c.rows)) for c in data.ledger.repaired]
     lost = data_facts.lost_rows(data_facts.parts(data))
     return [
-        *data_facts.ledger_rows(data.clean.ledger),
+        *data_facts.ledger_rows(data.ledger),
         ("rows repaired", "by rule:" if repaired else "none"),
         *repaired,
         (
@@ -54,4 +54,5 @@ def _numbers(data: PreparedData) -> list[tuple[str, str]]:
         ("tokens to learn", f"{wording.count(train.supervised_tokens)} of {wording.count(train.tokens)} to train on"),
         *(lost or [("rows cut short", "none")]),
         ("quality", f"{data.validation.quality:.3f} of 1"),
+        ("version", data.manifest.sha256[:12]),
     ]

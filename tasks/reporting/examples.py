@@ -5,6 +5,8 @@ from itertools import accumulate, chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from tasks.encryption import vault
+
 MOST = 20
 MOST_TOKENS = 50_000
 _BATCH = 2_000
@@ -28,7 +30,7 @@ def dropped_examples(folders: Sequence[Path], most: int = MOST) -> list[dict[str
     chosen = list(islice((place for place in in_turn if place), most))
     rows: list[dict[str, Any]] = []
     for path in dict.fromkeys(path for path, _ in chosen):
-        table = pq.read_table(path)
+        table = pq.read_table(vault.source(path))
         rows += table.take([at for one, at in chosen if one == path]).to_pylist()
     return sorted(rows, key=lambda row: int(row["row"]))
 
@@ -38,7 +40,7 @@ def _reasons(folders: Sequence[Path]) -> Iterator[tuple[Path, int, str]]:
     import pyarrow.parquet as pq
 
     for path in (path for folder in folders for path in sorted(folder.glob("part-*.parquet"))):
-        for at, reason in enumerate(pq.read_table(path, columns=["reason"]).column("reason").to_pylist()):
+        for at, reason in enumerate(pq.read_table(vault.source(path), columns=["reason"]).column("reason").to_pylist()):
             yield path, at, str(reason)
 
 
@@ -56,7 +58,7 @@ def rows_to_show(shard: Path, cut: int, most: int = MOST, most_tokens: int = MOS
     import pyarrow.parquet as pq
 
     numbers, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for batch in pq.ParquetFile(shard).iter_batches(batch_size=_BATCH, columns=["row", "input_ids"]):
+    for batch in pq.ParquetFile(vault.source(shard)).iter_batches(batch_size=_BATCH, columns=["row", "input_ids"]):
         numbers.append(batch.column("row").to_numpy())
         lengths.append(pc.list_value_length(batch.column("input_ids")).to_numpy(zero_copy_only=False).astype(np.int64))
     rows, tokens = np.concatenate(numbers), np.concatenate(lengths)

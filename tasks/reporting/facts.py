@@ -124,7 +124,7 @@ def one_line(text: str) -> str:
 
 def tiles(result: FinetuneResult) -> list[Tile]:
     """The numbers to see first."""
-    ledger, tokenized, report = result.data.clean.ledger, result.data.tokenized, result.evaluation
+    ledger, tokenized, report = result.data.ledger, result.data.tokenized, result.evaluation
     gone = sum(c.rows for c in ledger.dropped)
     made = f", {wording.count(ledger.synthetic)} synthetic" if ledger.synthetic else ""
     parts = (tokenized.train, tokenized.validation, tokenized.test)
@@ -339,6 +339,7 @@ def _data_hashes(data: PreparedData) -> list[tuple[str, str, str | None]]:
         ("Splits", data.splits.sha256, data.splits.parent_sha256),
         ("Tokens", data.tokenized.sha256, data.tokenized.parent_sha256),
         ("Chat template", data.tokenized.template_sha256, None),
+        ("Manifest", data.manifest.sha256, None),
     ]
 
 

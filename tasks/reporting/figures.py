@@ -16,7 +16,7 @@ _LEFT, _MIDDLE, _RIGHT, _NODE = 104, 340, 560, 12  # px
 
 def of_data(data: PreparedData) -> dict[str, tuple[str, str]]:
     """The figures of prepared data as SVG, each with its finding."""
-    ledger = data.clean.ledger
+    ledger = data.ledger
     return {
         "ledger": (row_ledger(ledger, data.splits), ledger_finding(ledger, data.splits)),
         "tokens": (token_use(data.tokenized), tokens_finding(data.tokenized)),

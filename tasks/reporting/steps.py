@@ -39,16 +39,19 @@ from tasks.reporting.examples import dropped_examples
 from tasks.reporting.stages import shown
 from tasks.steps import let_the_story_through, store_of, tracker_of
 from tasks.storage import write_text
+from tasks.tracking import Tracker
 from tasks.workspace import prepare_workspace, workspace_folder
 
 V = TypeVar("V", bound=Value)
 log = logging.getLogger("tuneflow")
-DATA_PAGE, TOKENS_PAGE = "data.html", "tokens.html"
+DATA_PAGE, TOKENS_PAGE, MANIFEST = "data.html", "tokens.html", "dataset.json"
 _PATIENCE_SECONDS = 1.0
 
 
 @contextmanager
-def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: str, anew: bool = True) -> Iterator[RunContext]:
+def opened_run(
+    name: str, request: BaseModel, store: str, tracking: str, hub: str, anew: bool = True, encryption: str = ""
+) -> Iterator[RunContext]:
     """A run of a request: its parent run in MLflow ends as FAILED where an exception leaves.
 
     Args:
@@ -58,6 +61,7 @@ def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: st
         tracking: name of the tracking block.
         hub: name of the hub block.
         anew: forget what other flow runs left in the run's record. A stage that goes on with it does not.
+        encryption: name of the data key block.
 
     Raises:
         RequestError: another process works on a run of this name, or one waits for an answer.
@@ -67,8 +71,8 @@ def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: st
     prepare_workspace(workspace)
     flow_run = own_flow_run()
     run = RunContext(
-        name=name, workspace=str(workspace), store=store, tracking=tracking, hub=hub, started=time.time(),
-        flow_run_id=str(flow_run.id) if flow_run else "",
+        name=name, workspace=str(workspace), store=store, tracking=tracking, hub=hub, encryption=encryption,
+        started=time.time(), flow_run_id=str(flow_run.id) if flow_run else "",
     )  # fmt: skip
     with _only_one(run), as_parts():
         _take_over(run, anew)
@@ -77,8 +81,9 @@ def opened_run(name: str, request: BaseModel, store: str, tracking: str, hub: st
 
 @contextmanager
 def opened_stage(
-    name: str, request: BaseModel, store: str, tracking: str | None = None, hub: str | None = None
-) -> Iterator[RunContext]:
+    name: str, request: BaseModel, store: str, tracking: str | None = None, hub: str | None = None,
+    encryption: str | None = None,
+) -> Iterator[RunContext]:  # fmt: skip
     """A run for one of its stages: the run under way that this flow run is a part of, else one opened for the stage alone.
 
     Args:
@@ -87,6 +92,7 @@ def opened_stage(
         store: name of the store block in which the run's record lies.
         tracking: name of a tracking block. None: that of the run so far, which must be known.
         hub: name of a hub block. None: that of the run so far.
+        encryption: name of a data key block. None: that of the run so far.
 
     Raises:
         RequestError: the run is not known, or another process works on it.
@@ -100,7 +106,8 @@ def opened_stage(
             yield so_far.model_copy(update={"part": True})
             return
         tracking, hub = tracking if tracking is not None else so_far.tracking, hub if hub is not None else so_far.hub
-    with opened_run(name, request, store, tracking, hub or "", anew=False) as run:
+        encryption = encryption if encryption is not None else so_far.encryption
+    with opened_run(name, request, store, tracking, hub or "", anew=False, encryption=encryption or "") as run:
         yield run
 
 
@@ -198,7 +205,7 @@ def _name_lock(path: Path) -> BaseFileLock | None:
 
 @task(name="write_data_page", task_run_name="data page {run.name}", cache_policy=NO_CACHE, persist_result=False)
 def write_data_page(run: RunContext, data: PreparedData, request: BaseModel) -> Path:
-    """Write the page on a run's data, and keep it in Prefect and in MLflow; its address.
+    """Write the page on a run's data and their manifest, and keep them in Prefect and in MLflow; the page's address.
 
     Args:
         run: whose data they are.
@@ -215,8 +222,12 @@ def write_data_page(run: RunContext, data: PreparedData, request: BaseModel) -> 
     create_markdown_artifact(
         data_summary.markdown(data, folder / DATA_PAGE), key=f"data-{run.name}", description=data_facts.headline(data)
     )
+    manifest = data.manifest.model_dump_json(indent=1)
+    write_text(folder / MANIFEST, manifest)
     tracker = tracker_of(run)
     tracker.log_text(run.run_id, page, DATA_PAGE)
+    tracker.log_text(run.run_id, manifest, MANIFEST)
+    _track_data(tracker, run, data)
     if tokens.exists():
         tracker.log_text(run.run_id, tokens.read_text(encoding="utf-8"), TOKENS_PAGE)
     return folder / DATA_PAGE
@@ -278,20 +289,27 @@ def history(path: Path) -> list[dict[str, Any]]:
 
 
 def dropped_rows(run: RunContext, data: PreparedData) -> list[dict[str, Any]]:
-    """Some of the rows that cleaning dropped, and of those that had nothing to learn as tokens."""
+    """Some of the rows that were dropped by cleaning, by the search for shared text and as tokens; none of encrypted data."""
+    if run.encryption:
+        return []
     store = store_of(run)
     folders = [store.local(data.clean.quarantine_uri)] if data.clean.ledger.dropped else []
+    if data.splits.quarantine_uri:
+        folders.append(store.local(data.splits.quarantine_uri))
     if address := data_facts.token_quarantine(data):
         folders.append(store.local(address))
     return dropped_examples(folders)
 
 
-def _track(run: RunContext, result: FinetuneResult, page: str) -> None:
-    tracker = tracker_of(run)
-    data = result.data
+def _track_data(tracker: Tracker, run: RunContext, data: PreparedData) -> None:
+    """Name the data as the run's input, by their version."""
     profile = json.dumps({"rows": data.raw.rows, "train": data.splits.train.rows, "test": data.splits.test.rows})
     source = json.dumps({"files": [file.address for file in data.raw.files], "sha256": data.raw.sha256})
-    tracker.log_dataset(run.run_id, data.raw.name, data.tokenized.sha256, source, profile)
+    tracker.log_dataset(run.run_id, data.raw.name, data.manifest.sha256, source, profile)
+
+
+def _track(run: RunContext, result: FinetuneResult, page: str) -> None:
+    tracker = tracker_of(run)
     tracker.log_text(run.run_id, page, "report.html")
     tracker.log_text(run.run_id, result.model_dump_json(indent=1), "result.json")
     numbers = {f"{score.benchmark}.{score.metric}.{score.model}": score.value for score in result.evaluation.scores}

@@ -51,7 +51,7 @@ def console_table(result: FinetuneResult) -> str:
 def _numbers(result: FinetuneResult) -> list[tuple[str, str]]:
     parts = data_facts.parts(result.data)
     return [
-        *data_facts.ledger_rows(result.data.clean.ledger),
+        *data_facts.ledger_rows(result.data.ledger),
         ("tokens", wording.count(sum(part.tokens for part in parts))),
         ("tokens learned", wording.count(sum(part.supervised_tokens for part in parts))),
         *data_facts.lost_rows(parts),

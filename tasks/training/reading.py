@@ -1,7 +1,8 @@
 """Tokenized sequences as flat arrays: in memory where they are small, else in files mapped into memory.
 
 The files are scratch beside the checkpoints: `NAME.tokens`, `NAME.supervised` and `NAME.offsets`, and written last `NAME.json`
-with where they are from, their bytes and their hashes. What it does not describe is written anew.
+with where they are from, their bytes and their hashes. What it does not describe is written anew. Of encrypted data they are
+encrypted too, and only what a batch needs is opened, in memory.
 """
 
 import json
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tasks.contracts import digest_of
+from tasks.encryption import arrays as files_of
+from tasks.encryption import vault
 from tasks.errors import DatasetError, WorkspaceError
 from tasks.storage import sha256_file, write_text
 
@@ -70,8 +73,8 @@ def read_sequences(path: Path, scratch: Path | None = None, in_memory: int = IN_
     source = digest_of([[file.name, sha256_file(file)] for file in files]) if check else ""
     if not _intact(stem, source):
         _write(stem, source, files, 5 * tokens + 8 * (rows + 1))
-    arrays: list[Any] = [np.asarray(np.memmap(_part(stem, name), dtype, "r")) for name, dtype in _TYPES.items()]
-    return Sequences(*arrays)
+    tokens_of, supervised_of, offsets = (files_of.flat(_part(stem, name), dtype) for name, dtype in _TYPES.items())
+    return Sequences(tokens_of, supervised_of, np.asarray(offsets))
 
 
 def _shards(path: Path) -> list[Path]:
@@ -88,7 +91,7 @@ def _count(files: Sequence[Path]) -> tuple[int, int]:
     """Rows and tokens, from the footers alone; an empty list counts as one token."""
     rows, tokens = 0, 0
     for file in files:
-        footer = pq.read_metadata(file)
+        footer = pq.read_metadata(vault.source(file))
         rows += footer.num_rows
         for group in (footer.row_group(number) for number in range(footer.num_row_groups)):
             columns = (group.column(number) for number in range(group.num_columns))
@@ -99,7 +102,7 @@ def _count(files: Sequence[Path]) -> tuple[int, int]:
 def _chunks(files: Sequence[Path]) -> Iterator[Chunk]:
     """Tokens, marks and lengths of some rows at a time."""
     for file in files:
-        with pq.ParquetFile(file) as source:
+        with pq.ParquetFile(vault.source(file)) as source:
             for batch in source.iter_batches(batch_size=_BATCH, columns=list(_COLUMNS)):
                 ids, marks = (batch.column(name) for name in _COLUMNS)
                 lengths = _lengths(ids)
@@ -126,9 +129,12 @@ def _joined(chunks: Sequence[Chunk]) -> Sequences:
 
 def _write(stem: Path, source: str, files: Sequence[Path], needed: int) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
+    vault.begin(stem.parent)
     _part(stem, "json").unlink(missing_ok=True)
     for name in _TYPES:
         _part(stem, name).unlink(missing_ok=True)
+    for left in stem.parent.glob(f".{stem.name}.*.new"):  # of a process that was killed
+        left.unlink()
     free = shutil.disk_usage(stem.parent).free
     if free < needed:
         raise WorkspaceError(
@@ -137,13 +143,13 @@ def _write(stem: Path, source: str, files: Sequence[Path], needed: int) -> None:
         )
     end = 0
     paths = [_part(stem, name) for name in _TYPES]
-    with paths[0].open("wb") as tokens, paths[1].open("wb") as supervised, paths[2].open("wb") as offsets:
-        np.zeros(1, _TYPES["offsets"]).tofile(offsets)
+    with vault.writing(paths[0]) as tokens, vault.writing(paths[1]) as supervised, vault.writing(paths[2]) as offsets:
+        offsets.write(np.zeros(1, _TYPES["offsets"]).tobytes())
         for flat, marked, lengths in _chunks(files):
-            flat.astype(_TYPES["tokens"], copy=False).tofile(tokens)
-            marked.tofile(supervised)
+            tokens.write(flat.astype(_TYPES["tokens"], copy=False).tobytes())
+            supervised.write(marked.tobytes())
             ends = end + np.cumsum(lengths)
-            ends.astype(_TYPES["offsets"], copy=False).tofile(offsets)
+            offsets.write(ends.astype(_TYPES["offsets"], copy=False).tobytes())
             end = int(ends[-1]) if len(ends) else end
     records = {name: [_part(stem, name).stat().st_size, sha256_file(_part(stem, name))] for name in _TYPES}
     write_text(_part(stem, "json"), json.dumps({"source": source, "files": records}))

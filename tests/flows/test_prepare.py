@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contracts import ModelRef, PreparedData, RunContext
+from tasks.contracts import ModelRef, PreparedData, RunContext, digest_of
 from tasks.steps import tracker_of
 from tests.flows.conftest import Ended, tuneflow, write_request
 from tests.tasks.reporting.test_report import Page
@@ -82,7 +82,7 @@ def data(first: Ended) -> PreparedData:
 
 
 def test_every_row_is_accounted_for(data: PreparedData) -> None:
-    ledger = data.clean.ledger
+    ledger = data.ledger
     assert (ledger.rows_in, ledger.kept) == (132, 128)
     assert {count.reason: count.rows for count in ledger.dropped} == {
         "exact_duplicate": 2,
@@ -134,14 +134,26 @@ def test_training_rows_are_shown_token_by_token_the_cut_ones_first(place: Place,
     assert 'href="tokens.html"' in (place.run / "data.html").read_text(encoding="utf-8")
 
 
-def test_mlflow_keeps_both_pages(place: Place, data: PreparedData) -> None:
+def test_the_manifest_is_the_data_s_version(place: Place, data: PreparedData) -> None:
+    manifest = json.loads((place.run / "dataset.json").read_text(encoding="utf-8"))
+    assert manifest == data.manifest.model_dump(mode="json")
+    assert digest_of({name: value for name, value in manifest.items() if name != "sha256"}) == manifest["sha256"]
+    assert str(place.folder) not in json.dumps(manifest)
+    assert manifest["config"]["truncation"] == "cut"
+
+
+def test_mlflow_keeps_both_pages_and_the_manifest(place: Place, data: PreparedData) -> None:
     tracker = tracker_of(RunContext(name="dirty", workspace=str(place.folder / ".tuneflow")))
     experiment = tracker.client.get_experiment_by_name("dirty")
     assert experiment is not None
     runs = tracker.client.search_runs([experiment.experiment_id], "tags.tuneflow.request_sha256 != ''")
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert {run.info.status for run in parents} == {"FINISHED"}
-    assert {file.path for file in tracker.client.list_artifacts(parents[-1].info.run_id)} == {"data.html", "tokens.html"}
+    assert {file.path for file in tracker.client.list_artifacts(parents[-1].info.run_id)} == {
+        "data.html", "tokens.html", "dataset.json",
+    }  # fmt: skip
+    (used,) = parents[-1].inputs.dataset_inputs
+    assert used.dataset.digest == data.manifest.sha256[:36]
 
 
 def test_a_second_time_all_is_cached_and_the_table_says_so(place: Place, data: PreparedData) -> None:

@@ -83,7 +83,7 @@ def test_mlflow_holds_the_runs_the_curve_the_data_and_the_version(quickstart: En
     curve = client.get_metric_history(train.info.run_id, "loss")
     assert len(curve) > 50
     assert curve[0].value > curve[-1].value
-    assert parent.inputs.dataset_inputs[0].dataset.digest == quickstart.result["data"]["tokenized"]["sha256"][:36]
+    assert parent.inputs.dataset_inputs[0].dataset.digest == quickstart.result["data"]["manifest"]["sha256"][:36]
     version = client.get_model_version_by_alias("quickstart", "champion")
     assert version.tags["tuneflow.model_sha256"] == quickstart.result["model"]["sha256"]
 

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.encryption import arrays as files
+from tasks.encryption import vault
+
 Positions = NDArray[np.int64]  # 0 for the first row of all, without the gaps that row numbers may have
 LOW = np.uint64((1 << 32) - 1)
 HALF = np.uint64(32)
@@ -83,45 +86,33 @@ class Piece:
 
 def save(path: Path, **arrays: NDArray[Any]) -> None:
     """Write named arrays so that the file is there whole or not at all."""
-    fresh = _fresh(path)
-    with fresh.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    fresh.replace(path)
+    files.save_many(path, **arrays)
 
 
-def load(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of a file."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+def load(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+    """The arrays of a file: those of `names`, or all of them."""
+    return files.load_many(path, *names)
 
 
 def save_plain(path: Path, array: NDArray[Any]) -> None:
     """Write one array so that it can be mapped into memory."""
-    fresh = _fresh(path)
-    with fresh.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    fresh.replace(path)
+    files.save(path, array)
 
 
-def mapped(path: Path) -> NDArray[Any]:
-    """One array, of which only what is used is read."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+def mapped(path: Path) -> Any:
+    """One array, of which only the rows that are used are read."""
+    return files.opened(path)
 
 
 def save_blocks(path: Path, blocks: Iterable[NDArray[Any]], count: int) -> int:
     """Write so many arrays, each of which can be read alone; only one is in memory. Returns the bytes of all."""
     bounds = np.zeros(count + 1, dtype="<i8")
-    fresh = _fresh(path)
-    with fresh.open("wb") as file:
-        file.write(bounds.tobytes())
+    with vault.writing(path) as file:
         for number, block in enumerate(blocks):
-            bounds[number] = file.tell()
+            bounds[number + 1] = bounds[number] + block.nbytes
             file.write(block.astype(block.dtype.newbyteorder("<")).tobytes())
-        bounds[count] = file.tell()
-        file.seek(0)
-        file.write(bounds.tobytes())
-    fresh.replace(path)
-    return int(bounds[count] - bounds.nbytes)
+        file.write(bounds.tobytes() + np.array(count, dtype="<i8").tobytes())  # at the end: files are written in order
+    return int(bounds[count])
 
 
 def blocks_of(data: NDArray[Any], bounds: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
@@ -131,13 +122,11 @@ def blocks_of(data: NDArray[Any], bounds: NDArray[np.int64]) -> Iterator[NDArray
 
 def load_block(path: Path, number: int, kind: type[np.generic]) -> NDArray[Any]:
     """One block of a file."""
-    with path.open("rb", buffering=0) as file:
-        file.seek(8 * number)
+    found = vault.source(path)
+    with found.open("rb", buffering=0) if isinstance(found, Path) else found as file:
+        end = file.seek(-8, os.SEEK_END)
+        count = int(np.frombuffer(file.read(8), dtype="<i8")[0])
+        file.seek(end - 8 * (count + 1 - number))
         first, last = np.frombuffer(file.read(16), dtype="<i8").tolist()
         file.seek(first)
         return np.frombuffer(file.read(last - first) if last > first else b"", dtype=kind)
-
-
-def _fresh(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.new")

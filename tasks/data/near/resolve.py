@@ -62,8 +62,8 @@ def _rows(place: Place, positions: NDArray[np.int64]) -> NDArray[np.int64]:
     bounds = np.searchsorted(shard[order], np.arange(place.shards + 1))
     for number in np.flatnonzero(np.diff(bounds)).tolist():
         some = order[bounds[number] : bounds[number + 1]]
-        with np.load(place.file("sets", number), allow_pickle=False) as arrays:
-            found[some] = arrays["rows"][positions[some] - place.firsts[number]]
+        rows = load(place.file("sets", number), "rows")["rows"]
+        found[some] = rows[positions[some] - place.firsts[number]]
     return found
 
 

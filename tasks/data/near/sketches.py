@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from tasks.data.near.place import LOW, Piece, Place, load, save, save_plain
 from tasks.data.shingles import Sets, contained, join, mixed, words_of
+from tasks.encryption import vault
 
 OFTEN, OFTEN_SHARE = 100, 0.002  # what more rows hold than both of these says nothing about any of them
 NO_KEY = np.uint32(0xFFFFFFFF)
@@ -37,7 +38,7 @@ def make_sets(piece: Piece) -> dict[str, int]:
 
     assert piece.source is not None
     rows, counts, wholes, answers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], list[Sets](), list[Sets]()
-    with pq.ParquetFile(piece.source) as file:
+    with pq.ParquetFile(vault.source(piece.source)) as file:
         for batch in file.iter_batches(_READ_ROWS, columns=["row", "whole", "answer"]):
             words = words_of(pl.Series(batch.column("whole")))
             rows.append(batch.column("row").to_numpy())
@@ -60,16 +61,14 @@ def suspects(place: Place) -> NDArray[np.uint32]:
     """The hashes that are frequent in at least one shard, sorted."""
     found = np.zeros(0, dtype=np.uint32)
     for number in range(place.shards):
-        with np.load(place.file("sets", number), allow_pickle=False) as arrays:
-            found = np.union1d(found, arrays["often"]).astype(np.uint32)
+        found = np.union1d(found, load(place.file("sets", number), "often")["often"]).astype(np.uint32)
     return found
 
 
 def count_suspects(piece: Piece) -> dict[str, int]:
     """Write in how many rows of a shard each suspect occurs."""
     some = load(piece.place.file("suspects"))["hashes"]
-    with np.load(piece.place.file("sets", piece.number), allow_pickle=False) as arrays:
-        flat = arrays["flat"]
+    flat = load(piece.place.file("sets", piece.number), "flat")["flat"]
     found = flat[contained(flat, some)]
     save(piece.outputs[0], counts=np.bincount(np.searchsorted(some, found), minlength=len(some)))
     return {"found": len(found)}

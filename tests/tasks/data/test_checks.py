@@ -92,7 +92,26 @@ def test_a_repair_that_is_off_mends_nothing(validate: Any_, option: str, value: 
     report = validate(DIRTY, cleaning=CleaningSpec.model_validate({option: value}))
     assert option not in report.repairs
     assert named(report)[check].severity == "info"
-    assert named(report)[check].found.endswith(f"({option} is off)")
+    assert named(report)[check].found.endswith(f"(data.cleaning.{option} is off)")
+
+
+def test_what_would_mend_is_named_as_the_option_that_it_is(validate: Any_) -> None:
+    rows = [*numbered(12), {"question": "<b>Who?</b> <br> <p>Tell me.</p>", "answer": "Write to ann@example.org."}]
+    found = {check.name: check.found for check in validate(rows).checks}
+    assert found["no_email"].endswith("(data.cleaning.personal_data is not redact)")
+    assert found["no_html"].endswith("(data.cleaning.html is not strip)")
+
+
+def test_written_line_breaks_are_mended_only_where_a_file_is_full_of_them(validate: Any_) -> None:
+    def found(share: int) -> Check:
+        rows = [
+            row | {"answer": row["answer"] + ("\\nand so on" if n % share == 0 else "")} for n, row in enumerate(numbered(200))
+        ]
+        return named(validate(rows))["no_written_line_breaks"]
+
+    assert (found(1).severity, found(1).rows) == ("fixable", 200)
+    assert (found(100).severity, found(100).rows) == ("info", 2)
+    assert found(100).found == "2 of 200 rows otherwise (few in each file, so taken as meant)"
 
 
 def test_exact_duplicates_count_as_unusable_only_where_they_go(validate: Any_) -> None:

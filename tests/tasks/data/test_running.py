@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.running import Facts, each, in_turn, processes_for, several
-from tasks.errors import StageError
+from tasks.data.running import Facts, each, in_turn, processes_for, processes_kept, several
+from tasks.encryption import vault
+from tasks.encryption.keys import MasterKey
+from tasks.errors import RequestError, StageError
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,31 @@ def test_a_killed_process_is_an_error_that_says_what_to_do(tmp_path: Path) -> No
         each(run, killed, jobs_in(tmp_path, 3), tmp_path / "marks")
 
 
+def process_of(_job: int) -> int:
+    return os.getpid()
+
+
+def test_processes_are_kept_from_step_to_step_and_end_with_the_last(tmp_path: Path) -> None:
+    seen = []
+    with processes_kept():
+        for _ in range(2):
+            with several(1) as alone, several(2) as run:
+                assert list(alone(process_of, [1])) == [os.getpid()]
+                seen.append(set(run(process_of, range(40))))
+        assert len(seen[0] | seen[1]) <= 2
+        with vault.unlocked(MasterKey(bytes(32))), several(2) as run:
+            assert not set(run(process_of, range(8))) & (seen[0] | seen[1])  # others hold the key
+    assert not [process for process in seen[0] | seen[1] if Path(f"/proc/{process}").exists()]
+
+
+def test_after_a_death_others_are_started(tmp_path: Path) -> None:
+    with processes_kept():
+        with pytest.raises(StageError, match="was killed"), several(2) as run:
+            each(run, killed, jobs_in(tmp_path, 3), tmp_path / "marks")
+        with several(2) as run:
+            assert [facts["square"] for facts in each(run, work, jobs_in(tmp_path, 3), tmp_path / "more")] == [0, 1, 4]
+
+
 def test_one_process_is_this_process(tmp_path: Path) -> None:
     with several(1) as run:
         assert each(run, work, jobs_in(tmp_path, 1), tmp_path / "marks")[0]["process"] == os.getpid()
@@ -99,3 +126,6 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes_for(10, 60_000) == 3
     monkeypatch.setenv("TUNEFLOW_PROCESSES", "3")
     assert (processes_for(10, 1), processes_for(2, 1), processes_for(0, 1)) == (3, 2, 1)
+    monkeypatch.setenv("TUNEFLOW_PROCESSES", "two")
+    with pytest.raises(RequestError, match="TUNEFLOW_PROCESSES is 'two'; expected how many processes"):
+        processes_for(10, 1)

@@ -10,11 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import SecretStr
 
+from blocks.access import DataAccess
 from tasks.data import formats
 from tasks.data.files import digest, expand, survey
 from tasks.data.formats import json_lines
-from tasks.data.spec import Source
+from tasks.data.loading import load, parts_of, peek
+from tasks.data.spec import DataSpec, Source
 from tasks.errors import DatasetError
 
 ROWS = [{"question": f"why {n}?", "answer": "だから" * n} for n in range(50)]
@@ -23,16 +26,17 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).enco
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[dict[str, Any]]:
-    """What fsspec needs to reach the server."""
+    """What opens the server's addresses, by protocol."""
     moto = pytest.importorskip("moto.server", reason="moto is not installed: pip install -e .[dev]")
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    yield {
+    options = {
         "key": "test", "secret": "test", "endpoint_url": f"http://{host}:{port}",
         "client_kwargs": {"region_name": "eu-central-1"},
         "config_kwargs": {"retries": {"max_attempts": 1}, "connect_timeout": 5},
     }  # fmt: skip
+    yield {"s3": options}
     server.stop()
 
 
@@ -41,7 +45,7 @@ def put(s3: dict[str, Any], tmp_path: Path) -> Callable[[str, bytes], str]:
     """Puts a file into a bucket of the test's own; its address."""
     import fsspec
 
-    filesystem = fsspec.filesystem("s3", skip_instance_cache=True, **deepcopy(s3))
+    filesystem = fsspec.filesystem("s3", skip_instance_cache=True, **deepcopy(s3["s3"]))
     bucket = f"bucket-{tmp_path.name.lower().replace('_', '-')}"[:60].rstrip("-")
     filesystem.mkdir(bucket)
 
@@ -144,7 +148,7 @@ def test_what_is_missing_is_said(s3: dict[str, Any], put: Any) -> None:
 
 
 def test_a_store_that_does_not_answer(s3: dict[str, Any]) -> None:
-    away = {**deepcopy(s3), "endpoint_url": "http://127.0.0.1:9"}
+    away = {"s3": deepcopy(s3["s3"]) | {"endpoint_url": "http://127.0.0.1:9"}}
     with pytest.raises(DatasetError, match=r"s3://bucket/a.jsonl cannot be reached"):
         expand([Source(address="s3://bucket/a.jsonl")], away, formats.SUFFIXES)
     for read in (digest, lambda address, options: list(json_lines.read(address, options))):
@@ -152,3 +156,23 @@ def test_a_store_that_does_not_answer(s3: dict[str, Any]) -> None:
             read("s3://bucket/a.jsonl", away)
     with pytest.raises(DatasetError, match=r"s3://bucket/a.json#train cannot be read"):
         formats.format_of("s3://bucket/a.json#train", away)
+
+
+def test_a_block_opens_what_it_names(s3: dict[str, Any], put: Any, tmp_path: Path) -> None:
+    more = SecretStr(json.dumps({"s3": {**s3["s3"]}}))
+    block = DataAccess(key="test", secret=SecretStr("test"), endpoint_url=s3["s3"]["endpoint_url"])
+    address = put("a.jsonl", LINES)
+    for options in (block.options(), DataAccess(others=more).options()):
+        raw = load("set", DataSpec(source=address), tmp_path / "out", "out", options)
+        assert raw.rows == len(ROWS)
+    wrong = block.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
+    with pytest.raises(DatasetError, match="cannot be reached"):
+        load("set", DataSpec(source=address), tmp_path / "none", "none", wrong.options())
+
+
+def test_no_job_shows_what_opens_its_file(s3: dict[str, Any], put: Any, tmp_path: Path) -> None:
+    spec = DataSpec(source=put("a.jsonl", LINES))
+    options = {"s3": s3["s3"] | {"key": "not-to-be-seen"}}
+    jobs = parts_of(peek(spec, s3), spec, options, tmp_path, 10)
+    assert jobs
+    assert "not-to-be-seen" not in repr(jobs)

@@ -1,5 +1,6 @@
 """Splits follow content and seed alone, keep groups whole, and never share content."""
 
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tasks.data import splitting
+from tasks.data import places, splitting
 from tasks.data.shards import raw_schema, shard_name, write_shard
 from tasks.data.spec import SplittingSpec
 from tasks.errors import DatasetError, LeakageError
@@ -76,15 +77,15 @@ def test_small_sets_have_every_split(split: Any_, count: int, seed: int) -> None
 
 def test_moved_groups_are_explained() -> None:
     spec = SplittingSpec(validation=0.001, test=0.001)
-    places, reasons = splitting.assign({"a": 2, "b": 3, "c": 4}, spec, seed=0)
-    assert sorted(places.values()) == ["test", "train", "validation"]
+    where, reasons = places.assign({"a": 2, "b": 3, "c": 4}, spec, seed=0)
+    assert sorted(where.values()) == ["test", "train", "validation"]
     assert reasons[0].startswith("test got a group of")
     assert reasons[1].startswith("validation got a group of")
 
 
 def test_train_is_filled_from_the_end() -> None:
-    places, reasons = splitting.assign({"a": 1, "b": 1, "c": 1}, SplittingSpec(validation=0.499, test=0.5), seed=3)
-    assert "train" in places.values()
+    where, reasons = places.assign({"a": 1, "b": 1, "c": 1}, SplittingSpec(validation=0.499, test=0.5), seed=3)
+    assert "train" in where.values()
     assert reasons
 
 
@@ -112,6 +113,80 @@ def test_weights_repeat_and_leave_out_training_rows_only(split: Any_, write: Any
     assert 0.3 < after.count(1) / before.count(1) < 0.7
 
 
+def shared_by_two(count: int = 60) -> list[dict[str, str]]:
+    """Rows of which each answer shares 14 words with that of the next row, and a line of its own."""
+    return [
+        {"question": f"q{n} about {n}", "answer": " ".join(f"w{n // 2}x{word}" for word in range(14)) + f" end {n}"}
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def related(clean: Any_, write: Any_, folder: Any_) -> Any_:
+    """The split of rows of which pairs share text and are no group."""
+
+    def run(**options: Any) -> Any:
+        value, place = clean(write(shared_by_two()), cleaning={"near_duplicates": 0})
+        out: Path = folder("split")
+        spec = SplittingSpec(test=0.3, validation=0.2, **options)
+        return splitting.split(value, spec, [1.0], place, out, "mem://split", 0), out
+
+    return run
+
+
+def test_rows_that_share_text_with_held_out_rows_are_left_out_and_accounted_for(related: Any_, rows_of: Any_) -> None:
+    before, all_out = related(leakage="off")
+    value, out = related()
+    where = {line: name for name in NAMES for line in lines(all_out, rows_of, name)}
+    order = {"test": 2, "validation": 1, "train": 0}
+    expected = {}
+    for one in range(1, 61, 2):
+        first, second = sorted((one, one + 1), key=lambda line: order[where[line]])
+        if where[first] != where[second]:
+            expected[first] = f"leaks_into_{where[second]}"
+    assert len(expected) > 10
+    gone = {row["line"]: row for row in rows_of(out, "quarantine")}
+    assert {line: row["reason"] for line, row in gone.items()} == expected
+    assert all(row["file"].endswith("data.jsonl") and len(row["messages"]) == 2 for row in gone.values())
+    assert "group" not in gone[next(iter(gone))]
+    for name in NAMES:
+        assert lines(out, rows_of, name) == [line for line in lines(all_out, rows_of, name) if line not in expected]
+    counts = {count.reason: count.rows for count in value.dropped}
+    assert counts == {reason: list(expected.values()).count(reason) for reason in set(expected.values())}
+    assert value.quarantine_uri == "mem://split/quarantine"
+    assert value.test == before.test
+    assert f"{len(expected)} rows share 13 words in a row with held-out rows and were left out" in value.reasons[-1]
+    assert before.dropped == ()
+    assert before.quarantine_uri == ""
+    assert before.reasons[-1].startswith("whether splits share 13 words in a row was not looked at")
+
+
+def test_rows_that_share_text_stop_the_run_where_asked(related: Any_) -> None:
+    with pytest.raises(LeakageError) as caught:
+        related(leakage="error")
+    said = str(caught.value)
+    assert "rows share 13 words in a row with held-out rows: " in said
+    assert re.search(r'data\.jsonl line \d+ and \S*data\.jsonl line \d+ \("w\d+x0 w\d+x1 ', said)
+    assert said.endswith("Remove them, or set data.splitting.leakage: drop to have them left out.")
+
+
+def test_weights_count_only_rows_that_stay(clean: Any_, write: Any_, folder: Any_) -> None:
+    value, place = clean(write(shared_by_two()), cleaning={"near_duplicates": 0})
+    spec = SplittingSpec(test=0.3, validation=0.2)
+    once = splitting.split(value, spec, [1.0], place, folder("split"), "mem://split", 0)
+    twice = splitting.split(value, spec, [2.0], place, folder("split"), "mem://split", 0)
+    assert twice.train.rows == 2 * once.train.rows == 2 * twice.repeated
+    assert twice.dropped == once.dropped
+
+
+def test_a_split_that_leaks_away_stops_the_run(clean: Any_, write: Any_, folder: Any_) -> None:
+    text = " ".join(f"w{word}" for word in range(14))
+    rows = [{"question": f"q{n} {'z' * n}", "answer": f"{text} end {n}"} for n in range(6)]
+    value, place = clean(write(rows), cleaning={"near_duplicates": 0})
+    with pytest.raises(DatasetError, match=r"No row is left for train and validation: .*\(leaks_into_test \d\)"):
+        splitting.split(value, SplittingSpec(), [1.0], place, folder("split"), "mem://split", 0)
+
+
 def test_leaks_are_refused(tmp_path: Path) -> None:
     def turns(question: str, answer: str) -> list[dict[str, Any]]:
         return [
@@ -120,7 +195,7 @@ def test_leaks_are_refused(tmp_path: Path) -> None:
         ]
 
     spec = SplittingSpec(validation=0, test=0.5)
-    groups = {splitting.place(splitting.position(0, f"{number:016x}"), spec): f"{number:016x}" for number in range(20)}
+    groups = {places.place(places.position(0, f"{number:016x}"), spec): f"{number:016x}" for number in range(20)}
     assert set(groups) == {"train", "test"}
     schema = raw_schema().insert(0, pa.field("row", pa.int64())).append(pa.field("group", pa.string()))
     for second, leaks in ((groups["test"], True), (groups["train"], False)):
@@ -133,6 +208,7 @@ def test_leaks_are_refused(tmp_path: Path) -> None:
         write_shard(key.path, pa.Table.from_pylist(rows, schema=schema))
         job = splitting.SplitJob(key, folder, spec, (1.0,), 0, {})
         splitting.write_shard_keys(key)
+        splitting.place_shard(splitting.PlaceJob(job))
         splitting.split_shard(job)
         expected = pytest.raises(LeakageError, match=r"1 rows stand in two splits: f line 1 \(train\) and f line 9 \(test\)")
         with expected if leaks else nullcontext():

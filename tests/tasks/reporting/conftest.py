@@ -11,6 +11,7 @@ from tasks.contracts import (
     CleanDataset,
     Comparison,
     Count,
+    DatasetManifest,
     DatasetSplits,
     Deployment,
     EvaluationReport,
@@ -137,12 +138,21 @@ def _split(name: str, sequences: int, tokens: int, learned: int, lost: int = 0) 
     )
 
 
+def _manifest() -> DatasetManifest:
+    return DatasetManifest(
+        sha256=sha("manifest"), config={"truncation": "cut"}, seed=0, sources=({"sha256": sha("a"), "rows": 2000},),
+        versions={"python": "3.11.9"}, tokenizer_sha256=sha("tokenizer"), template_sha256=sha("template"),
+        shards={"raw": (sha("part"),)}, tokens={"train": sha("tok-train")},
+    )  # fmt: skip
+
+
 def _data(ledger: Ledger) -> PreparedData:
     parts = {
         name: SplitPart(uri=f"cache/split/{name}.parquet", sha256=sha(name), rows=rows)
         for name, rows in (("train", 2329), ("validation", 137), ("test", 274))
     }
     return PreparedData(
+        manifest=_manifest(),
         raw=_raw(),
         validation=_validation(),
         clean=CleanDataset(
@@ -469,7 +479,9 @@ def hostile() -> FinetuneResult:
     splits = normal.data.splits.model_copy(update={"train": part, "validation": part, "test": part, "reasons": (HOSTILE,)})
     none = _split("none", 0, 0, 0)
     tokenized = normal.data.tokenized.model_copy(update={"train": none, "validation": none, "test": none})
-    data = PreparedData(raw=raw, validation=validation, clean=empty, splits=splits, tokenized=tokenized)
+    data = normal.data.model_copy(
+        update={"raw": raw, "validation": validation, "clean": empty, "splits": splits, "tokenized": tokenized}
+    )
     evaluation = normal.evaluation.model_copy(
         update={
             "examples": (

@@ -14,7 +14,7 @@ NAMES = ("ledger", "loss", "scores", "differences", "tokens", "steps")
 def draw(name: str, result: FinetuneResult, history: list[dict[str, float]]) -> str:
     data, report = result.data, result.evaluation
     return {
-        "ledger": lambda: figures.row_ledger(data.clean.ledger, data.splits),
+        "ledger": lambda: figures.row_ledger(data.ledger, data.splits),
         "loss": lambda: figures.loss_curve(history, result.model.best_step),
         "scores": lambda: evidence.scores(report),
         "differences": lambda: evidence.differences(report),
@@ -47,7 +47,7 @@ def test_a_figure_is_the_same_twice_and_leaves_no_setting_behind(
 
 
 def test_findings_are_in_words(released: FinetuneResult, history: list[dict[str, float]]) -> None:
-    ledger, splits = released.data.clean.ledger, released.data.splits
+    ledger, splits = released.data.ledger, released.data.splits
     assert figures.ledger_finding(ledger, splits) == (
         "Of 3,000 rows in, 2,740 were kept and 260 dropped (Exact duplicate 118, Near duplicate 64, No answer 69, Empty 9); "
         "train has 2,329, validation 137, test 274."
