@@ -142,6 +142,7 @@ def test_the_quickstart_deployment_runs_on_both_pools_and_records_with_a_block(
         "result.json",
         "data.html",
         "tokens.html",
+        "dataset.json",
     }
     fetched = Tracker(client, "deployed").fetch_model("models:/deployed@champion")
     assert weights_digest(fetched) == weights_digest(Path(result["release"]["exports"][0]["uri"]))
