@@ -37,6 +37,7 @@ class Ui:
         self.console: list[ConsoleMessage] = []
         self.pictures: list[Path] = []
         page.set_default_timeout(PATIENCE * 1000)
+        expect.set_options(timeout=PATIENCE * 1000)  # on a busy machine the server takes seconds to answer
         # Playwright marks the functions it is given, and a list's own methods bear no marks.
         page.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108
         page.on("websocket", lambda socket: self.sockets.append(socket.url))

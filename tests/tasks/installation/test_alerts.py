@@ -48,6 +48,7 @@ def events(api: Api, receiver: Receiver) -> None:
     api.emit("tuneflow.training.started", "slow", text="started", flow_run_id=RUN)
     api.emit("tuneflow.training.step", "slow", text="step 7 of 90", flow_run_id=RUN)
     api.emit("tuneflow.training.step", "ended", text="step 90 of 90")
+    time.sleep(2)  # a busy server takes up events that come together in any order
     api.emit("tuneflow.training.ended", "ended", text="done")
     for event, name in (("verdict.rejected", "poor"), ("release.finished", "good"), ("approval.waiting", "patient")):
         api.emit(f"tuneflow.{event}", name, text=f"What came of {name}.", flow_run_id=RUN)
