@@ -22,7 +22,7 @@ from blocks.hub import ModelHub
 from blocks.store import ArtifactStore
 from blocks.tracking import MlflowTracking
 from tasks.caching import Outcome, run_cached
-from tasks.contracts import HardwarePlan, RunContext, Value
+from tasks.contracts import RunContext, Value
 from tasks.devices import leased, visible_devices, watched
 from tasks.encryption import vault
 from tasks.encryption.keys import MasterKey
@@ -77,7 +77,7 @@ class StepContext:
         """A local path with the content of `uri`."""
         return self.store.local(uri)
 
-    def run_worker(self, module: str, job: Value, plan: HardwarePlan) -> None:
+    def run_worker(self, module: str, job: Value, accelerator: str, threads: int) -> None:
         """Run `python -m module JOB.json` as a child process to its end; the job file is gone afterwards.
 
         Raises:
@@ -85,10 +85,10 @@ class StepContext:
         """
         path = self.folder / "job.json"
         path.write_text(job.model_dump_json(), encoding="utf-8")
-        with self.held(plan.accelerator, 1) as holds:
+        with self.held(accelerator, 1) as holds:
             run_child(
                 python_module(module, str(path)), on_event=self.on_event, on_line=self.on_line, should_stop=stop_reason,
-                log=self.log_file, environment=child_environment(plan.accelerator, plan.threads, self.run.run_id), holds=holds,
+                log=self.log_file, environment=child_environment(accelerator, threads, self.run.run_id), holds=holds,
             )  # fmt: skip
         path.unlink()
 

@@ -21,8 +21,6 @@ from tasks.data.running import processes_for
 from tasks.data.spec import AugmentationSpec, CleaningSpec, DataSpec, SplittingSpec, ValidationSpec
 from tasks.data.truncation import Truncation
 from tasks.devices import visible_devices
-from tasks.orchestration.steps import stop_reason
-from tasks.process import child_environment, python_module, run_child
 from tasks.steps import StepContext, source_options, step
 
 _ROW_BYTES = 500  # of a usual row, to guess how many there are
@@ -108,15 +106,7 @@ def _paraphrase(context: StepContext, model: ModelRef, texts: Path, out: Path) -
         model=Path(model.location), trust_remote_code=model.trust_remote_code, texts=texts, out=out, device=device,
         threads=len(os.sched_getaffinity(0)),
     )  # fmt: skip
-    path = context.folder / "job.json"
-    path.write_text(job.model_dump_json(), encoding="utf-8")
-    with context.held(device, 1) as holds:
-        run_child(
-            python_module("tasks.data.augmenting.worker", str(path)), on_event=context.on_event, on_line=context.on_line,
-            should_stop=stop_reason, log=context.log_file, holds=holds,
-            environment=child_environment(device, job.threads, context.run.run_id),
-        )  # fmt: skip
-    path.unlink()
+    context.run_worker("tasks.data.augmenting.worker", job, job.device, job.threads)
 
 
 @step("tokenize", version=2, resumable=True)

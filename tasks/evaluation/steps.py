@@ -26,7 +26,7 @@ def evaluate_model(
         precision="bf16" if plan.precision == "bf16" else "fp32", device=plan.accelerator, batch_size=_BATCH,
         threads=plan.threads,
     )  # fmt: skip
-    context.run_worker("tasks.evaluation.worker", job, plan)
+    context.run_worker("tasks.evaluation.worker", job, plan.accelerator, plan.threads)
     report = verdict.report(
         context.folder, spec=spec, trained=model, seed=seed, items_uri=f"{context.uri}/{ITEMS_FILE}",
         history=context.local(model.history_uri), seconds=time.monotonic() - started,

@@ -54,7 +54,7 @@ def export_model(
         golden_file=context.local(data.tokenized.golden_uri), golden_prompts=golden_prompts, exporter=exporter,
         out=context.folder, threads=model.plan.threads,
     )  # fmt: skip
-    context.run_worker("tasks.release.worker", job, model.plan)
+    context.run_worker("tasks.release.worker", job, model.plan.accelerator, model.plan.threads)
     found = Parity.model_validate_json((context.folder / "parity.json").read_text(encoding="utf-8"))
     parity.demand(found, exporter.kind)
     artifact = context.folder / "model"
