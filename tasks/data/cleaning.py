@@ -21,7 +21,7 @@ from tasks.data.keys import Pairs, looked_up, pairs_of, repeats, roots, write_ke
 from tasks.data.mending import REPAIRS, mend
 from tasks.data.repairs import ENOUGH_LITERALS
 from tasks.data.rows import KNOWN_ROLES, normalized
-from tasks.data.running import Facts, Run, Told, each, in_turn, silent
+from tasks.data.running import After, Facts, Run, Told, each, in_turn, silent
 from tasks.data.shards import Turns, digest, read_shard, write_shard
 from tasks.data.spec import CleaningSpec
 from tasks.encryption import arrays
@@ -146,15 +146,8 @@ class CleanJob:
 
 
 @dataclass(frozen=True)
-class TextJob:
+class TextJob(After[CleanJob]):
     """What near-duplicates are looked for in, of one shard."""
-
-    of: CleanJob
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return self.of.name
 
     @property
     def path(self) -> Path:
@@ -168,15 +161,8 @@ class TextJob:
 
 
 @dataclass(frozen=True)
-class DivideJob:
+class DivideJob(After[CleanJob]):
     """The division of one shard into kept and dropped rows."""
-
-    of: CleanJob
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return self.of.name
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -238,6 +224,11 @@ def prompt_keys(turns: Turns) -> list[bytes]:
     """Of each row 16 bytes that are equal for rows with the same prompt, or of plain text the same text."""
     prompts = turns.prompts
     texts = prompts.zip_with(prompts != "", turns.wholes) if len(prompts) else prompts
+    return normalized_keys(texts)
+
+
+def normalized_keys(texts: "pl.Series") -> list[bytes]:
+    """Of each text 16 bytes that are equal for texts that differ in case and blanks alone."""
     return [hashlib.sha256(normalized(text).encode()).digest()[:16] for text in texts.to_list()]
 
 

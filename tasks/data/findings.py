@@ -17,7 +17,7 @@ from tasks.data.keys import write_keys
 from tasks.data.mending import mend
 from tasks.data.repairs import REPAIRS, repair
 from tasks.data.rows import KNOWN_ROLES
-from tasks.data.running import Facts
+from tasks.data.running import After, Facts
 from tasks.data.shards import Mask, Turns, read_shard
 from tasks.data.signals import Lengths, answer_is_prompt, spread
 from tasks.data.spec import CleaningSpec
@@ -99,15 +99,8 @@ class CheckJob:
 
 
 @dataclass(frozen=True)
-class RuleJob:
+class RuleJob(After[CheckJob]):
     """The rules over the columns of one shard."""
-
-    of: CheckJob
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return self.of.name
 
     @property
     def outputs(self) -> tuple[Path, ...]:

@@ -31,7 +31,7 @@ from tasks.data.grams import (
     write_bits,
 )
 from tasks.data.keys import Pairs
-from tasks.data.running import Facts, Run, each, in_turn
+from tasks.data.running import After, Facts, Run, each, in_turn
 from tasks.data.shards import Turns, read_shard
 from tasks.data.shingles import Hashes
 from tasks.encryption import arrays
@@ -88,15 +88,8 @@ class GramJob:
 
 
 @dataclass(frozen=True)
-class ProbeJob:
+class ProbeJob(After[GramJob]):
     """What the training rows of a shard may share with held-out rows."""
-
-    of: GramJob
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return self.of.name
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -105,15 +98,8 @@ class ProbeJob:
 
 
 @dataclass(frozen=True)
-class OwnJob:
+class OwnJob(After[GramJob]):
     """Which runs of the held-out rows of a shard are not common."""
-
-    of: GramJob
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return self.of.name
 
     @property
     def outputs(self) -> tuple[Path, ...]:

@@ -4,12 +4,12 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from tasks.encryption import vault
 from tasks.encryption.keys import MasterKey
@@ -50,6 +50,18 @@ class Job(Protocol):
 J = TypeVar("J", bound=Job)
 
 
+@dataclass(frozen=True)
+class After(Generic[J]):
+    """A job that goes on with what another one, `of`, wrote of the same shard, under the same name."""
+
+    of: J
+
+    @property
+    def name(self) -> str:
+        """The shard's."""
+        return self.of.name
+
+
 def silent(_done: int, _total: int) -> None:
     """Progress that nobody asked for."""
 
@@ -83,15 +95,14 @@ def several(processes: int) -> Iterator[Run]:
         yield in_turn
         return
     with _shared or _Pool() as shared:
-        pool = shared.of(processes, vault.held())
+        pool, unfinished = shared.of(processes, vault.held()), set[Future[Any]]()
 
         def run(function: Callable[[A], B], jobs: Sequence[A]) -> Iterator[B]:
             futures = [pool.submit(function, job) for job in jobs]
-            try:
-                yield from (future.result() for future in futures)
-            finally:
-                for future in futures:
-                    future.cancel()
+            unfinished.update(futures)
+            for future in futures:
+                future.add_done_callback(unfinished.discard)
+            return (future.result() for future in futures)
 
         try:
             yield run
@@ -101,6 +112,9 @@ def several(processes: int) -> Iterator[Run]:
                 "A process that worked on a shard was killed, most often by the system for want of memory. Start the run "
                 f"again: it goes on after the last whole shard. With {_VARIABLE}=1 it needs the least memory."
             ) from error
+        finally:
+            # Processes that are kept would go on with a step that has ended.
+            wait([future for future in set(unfinished) if not future.cancel()])
 
 
 @contextmanager

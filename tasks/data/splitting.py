@@ -3,7 +3,6 @@
 Rows that all the same share text with held-out rows are left out of what is learned, or stop the run.
 """
 
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 
 from tasks.contracts import CleanDataset, Count, DatasetSplits, Shard, SplitPart, digest_of
 from tasks.data import leakage
+from tasks.data.cleaning import normalized_keys
 from tasks.data.grams import SPAN
 from tasks.data.keys import distinct, looked_up, pairs_of, repeats, write_keys
 from tasks.data.leakage import Leaks
 from tasks.data.places import NAMES, Name, assign, far_off, place, position
-from tasks.data.rows import normalized
-from tasks.data.running import Facts, Run, Told, each, in_turn, silent
+from tasks.data.running import After, Facts, Run, Told, each, in_turn, silent
 from tasks.data.shards import Turns, digest, read_shard, write_shard
 from tasks.data.spec import SplittingSpec
 from tasks.encryption import arrays
@@ -163,7 +162,7 @@ class KeyJob:
 
 
 @dataclass(frozen=True)
-class SplitJob:
+class SplitJob(After[KeyJob]):
     """The division of one shard.
 
     Args:
@@ -175,17 +174,11 @@ class SplitJob:
         moved: groups that go elsewhere than their hash says.
     """
 
-    of: KeyJob
     out: Path
     spec: SplittingSpec
     weights: tuple[float, ...]
     seed: int
     moved: Mapping[str, Name]
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return self.of.name
 
     @property
     def outputs(self) -> list[Path]:
@@ -212,15 +205,8 @@ class SplitJob:
 
 
 @dataclass(frozen=True)
-class PlaceJob:
+class PlaceJob(After[SplitJob]):
     """The split of each row of one shard."""
-
-    of: SplitJob
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return self.of.name
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -234,8 +220,7 @@ def write_shard_keys(job: KeyJob) -> Facts:
     numbers = table.column("row").to_numpy()
     groups = table.column("group").to_pylist()
     write_keys(job.groups, [bytes.fromhex(group).ljust(16, b"\0") for group in groups], numbers)
-    texts = Turns.of(table).wholes
-    write_keys(job.contents, [hashlib.sha256(normalized(text).encode()).digest()[:16] for text in texts], numbers)
+    write_keys(job.contents, normalized_keys(Turns.of(table).wholes), numbers)
     return {"rows": len(numbers)}
 
 

@@ -14,7 +14,7 @@ from tasks.data.augmenting.children import AskJob, ChildJob, make_children, rank
 from tasks.data.cleaning import content_keys
 from tasks.data.grams import grams_of
 from tasks.data.keys import pairs_of, repeats, write_keys
-from tasks.data.running import Facts, Run, Told, each, in_turn, silent
+from tasks.data.running import After, Facts, Run, Told, each, in_turn, silent
 from tasks.data.shards import Turns, digest, read_shard, shard_name, shard_paths, write_shard
 from tasks.data.spec import AugmentationSpec
 from tasks.encryption import arrays
@@ -55,7 +55,7 @@ class KeyJob:
 
 
 @dataclass(frozen=True)
-class JoinJob:
+class JoinJob(After[ChildJob]):
     """A training shard as it will be, and that of its children.
 
     Args:
@@ -64,14 +64,8 @@ class JoinJob:
         beside: name of the shard of the children.
     """
 
-    of: ChildJob
     out: Path
     beside: str
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return self.of.name
 
     @property
     def outputs(self) -> list[Path]:

@@ -18,7 +18,7 @@ from tasks.data.cleaning import content_keys
 from tasks.data.grams import grams_of
 from tasks.data.keys import write_keys
 from tasks.data.prose import CODE
-from tasks.data.running import Facts
+from tasks.data.running import After, Facts
 from tasks.data.shards import Turns, read_shard, write_shard
 from tasks.data.shingles import mixed
 from tasks.encryption import arrays
@@ -91,15 +91,8 @@ class ChildJob:
 
 
 @dataclass(frozen=True)
-class AskJob:
+class AskJob(After[ChildJob]):
     """The texts of a shard that are to be paraphrased."""
-
-    of: ChildJob
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return self.of.name
 
     @property
     def outputs(self) -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,22 @@ def test_processes_are_kept_from_step_to_step_and_end_with_the_last(tmp_path: Pa
         with vault.unlocked(MasterKey(bytes(32))), several(2) as run:
             assert not set(run(process_of, range(8))) & (seen[0] | seen[1])  # others hold the key
     assert not [process for process in seen[0] | seen[1] if Path(f"/proc/{process}").exists()]
+
+
+def late(path: Path) -> None:
+    time.sleep(0.3)
+    path.write_text("")
+
+
+def test_nothing_goes_on_in_kept_processes_once_the_step_has_ended(tmp_path: Path) -> None:
+    with processes_kept():
+        with pytest.raises(StageError, match="the step ended"), several(2) as run:
+            next(run(late, [tmp_path / str(number) for number in range(40)]))
+            raise StageError("the step ended")
+        there = set(tmp_path.iterdir())
+        time.sleep(0.8)
+        assert set(tmp_path.iterdir()) == there
+        assert 1 <= len(there) < 40
 
 
 def test_after_a_death_others_are_started(tmp_path: Path) -> None:
