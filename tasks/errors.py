@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Literal
 
-FailureClass = Literal["out_of_memory", "preempted", "loss_not_finite", "infrastructure", "other"]
+FailureClass = Literal["out_of_memory", "preempted", "loss_not_finite", "infrastructure", "hung", "other"]
 
 
 class TuneflowError(Exception):

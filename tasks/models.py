@@ -134,34 +134,65 @@ def load_model(
     folder: Path | str, dtype: "torch.dtype", trust_remote_code: bool = False, attention: str = "sdpa"
 ) -> "PreTrainedModel":
     """The causal language model in `folder`; its key-value cache is off, since with it packed documents see each other."""
-    from transformers import AutoModelForCausalLM
+    return _loaded(folder, dtype, trust_remote_code, attention)
 
-    model = AutoModelForCausalLM.from_pretrained(
-        str(folder),
-        dtype=dtype,
-        attn_implementation=attention,
-        trust_remote_code=trust_remote_code,
-        use_safetensors=True,
-        local_files_only=True,
+
+def load_quantized(
+    folder: Path | str, dtype: "torch.dtype", trust_remote_code: bool = False, double: bool = True
+) -> "PreTrainedModel":
+    """The causal language model in `folder`, its linear layers in 4-bit NormalFloat (Dettmers et al. 2023, section 3).
+
+    Args:
+        folder: with config.json and *.safetensors.
+        dtype: of the arithmetic, and of the weights that stay whole: embeddings, norms and the output layer.
+        trust_remote_code: whether code that comes with the model may run.
+        double: whether the quantization's own constants are quantized once more.
+    """
+    from transformers import BitsAndBytesConfig
+
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=dtype
     )
-    model.config.use_cache = False
+    model = _loaded(folder, dtype, trust_remote_code, "sdpa", quantization_config=four_bit)
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # The first pass without gradients would turn its weights into a form that has none, and learn nothing from then on.
+            layer.support_avx512bf16_for_cpu = False
     return model
 
 
 def load_trained(trained: TrainedModel, weights: Path, dtype: "torch.dtype") -> Any:
     """The trained model as it left training: a PEFT model around its base for an adapter, else the model itself.
 
+    What an adapter learned beside 4-bit weights is right beside those alone: its base is quantized as it was in training and
+    given back as plain weights, which compute the same and into which the adapter can be merged.
+
     Args:
         trained: what training returned.
         weights: local folder with the files of `trained.uri`.
         dtype: of the base weights.
     """
+    base = trained.base
     if not trained.adapter:
-        return load_model(weights, dtype, trained.base.trust_remote_code).eval()
+        return load_model(weights, dtype, base.trust_remote_code).eval()
+    if trained.method == "qlora":
+        import torch
+
+        learned_in = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[trained.plan.precision]
+        double = bool(trained.settings["method.double_quantization"])
+        model = load_quantized(base.location, learned_in, base.trust_remote_code, double).dequantize().to(dtype)
+    else:
+        model = load_model(base.location, dtype, base.trust_remote_code)
+    if own := trained.settings.get("method.adapter_class"):
+        from tasks.plugins import adapter_class, as_mapping
+
+        adapter = adapter_class(str(own))(**as_mapping(str(trained.settings["method.config"])))
+        loaded = adapter.load(model, weights).eval()
+        loaded.merge_and_unload = lambda safe_merge=True: adapter.merge(loaded)  # as PEFT's models have it
+        return loaded
     from peft import PeftModel
 
-    base = load_model(trained.base.location, dtype, trained.base.trust_remote_code)
-    return PeftModel.from_pretrained(base, str(weights)).eval()
+    return PeftModel.from_pretrained(model, str(weights)).eval()
 
 
 def weights_digest(folder: Path) -> str:
@@ -186,6 +217,24 @@ def weights_digest(folder: Path) -> str:
     if not digests:
         raise ModelError(f"{folder} holds no safetensors file.")
     return digest_of(sorted(digests.items()))
+
+
+def _loaded(
+    folder: Path | str, dtype: "torch.dtype", trust_remote_code: bool, attention: str, **more: Any
+) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        dtype=dtype,
+        attn_implementation=attention,
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
+        local_files_only=True,
+        **more,
+    )
+    model.config.use_cache = False
+    return model
 
 
 def _read_config(uri: str, folder: Path, trust_remote_code: bool) -> Any:

@@ -1,11 +1,16 @@
 """The method `full`: every weight learns."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from tasks.contracts import ModelRef, Spec
+from tasks.contracts import HardwarePlan, ModelRef, Spec
+from tasks.training.methods.driver import Driver, NoDriver
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 
 class Full(Spec):
@@ -16,13 +21,23 @@ class Full(Spec):
     kind: Literal["full"] = "full"
     adapter: ClassVar[bool] = False
 
-    def check(self, base: ModelRef) -> str:
+    def check(self, base: ModelRef | None) -> str:
         """Any causal model can be trained in full."""
         return ""
+
+    def most_divided(self) -> tuple[Literal[2, 3], str]:
+        """Every ZeRO stage works."""
+        return 3, ""
 
     def trainable_parameters(self, base: ModelRef) -> int:
         """All of them."""
         return base.parameters
+
+    def load(self, base: ModelRef, dtype: "torch.dtype") -> "PreTrainedModel":
+        """The base model as it is."""
+        from tasks.models import load_model
+
+        return load_model(base.location, dtype, base.trust_remote_code)
 
     def wrap(self, model: Any) -> Any:
         """The model itself, every parameter requiring a gradient."""
@@ -31,3 +46,7 @@ class Full(Spec):
     def save(self, model: Any, folder: Path) -> None:
         """Write the whole model."""
         model.save_pretrained(str(folder), safe_serialization=True)
+
+    def driver(self, engine: Any, total_steps: int, plan: HardwarePlan) -> Driver:
+        """None is needed."""
+        return NoDriver()
