@@ -12,6 +12,17 @@ log = logging.getLogger("tuneflow")
 _SECONDS_BETWEEN_LINES = 10.0
 
 
+def in_words(seconds: float) -> str:
+    """A length of time for people.
+
+    >>> in_words(90.4), in_words(600), in_words(11_000)
+    ('90 s', '10 min', '3.1 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 class Reporter:
     """Shows how far one step is.
 
@@ -28,14 +39,15 @@ class Reporter:
         self._told = time.monotonic()
         self._first: tuple[float, int] | None = None  # when the first news came, and how far it was
 
-    def update(self, done: int, total: int) -> None:
-        """Say that `done` of `total` is done."""
+    def update(self, done: int, total: int, seconds_left: float | None = None) -> None:
+        """Say that `done` of `total` is done, and how long the rest takes; None: found from the pace so far."""
         self._first = self._first or (time.monotonic(), done)
         if self._terminal:
             self._draw(done, total)
         elif time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
-            log.info("%s: %d of %d, about %s left", self.name, done, total, self._left(done, total))
+            left = self._left(done, total) if seconds_left is None else in_words(seconds_left)
+            log.info("%s: %d of %d, about %s left", self.name, done, total, left)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -49,7 +61,7 @@ class Reporter:
         if done <= before:
             return "?"
         seconds = (time.monotonic() - started) / (done - before) * (total - done)
-        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        return in_words(seconds)
 
     def _draw(self, done: int, total: int) -> None:
         from rich.console import Console

@@ -1,36 +1,40 @@
-"""DeepSpeed's engine: its configuration, and the three things that must be switched off before it starts on a CPU."""
+"""DeepSpeed's engine: its configuration, and what must be switched off before it starts on a CPU."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tasks.contracts import HardwarePlan
+from tasks.training.optimizers import make_optimizer
 from tasks.training.spec import TrainingSpec
 
 
-def configuration(plan: HardwarePlan, spec: TrainingSpec, peak_rate: float) -> dict[str, Any]:
+def configuration(plan: HardwarePlan, spec: TrainingSpec) -> dict[str, Any]:
     """DeepSpeed's configuration as a dictionary."""
-    advanced = spec.advanced
     return {
         "train_micro_batch_size_per_gpu": plan.micro_batch,
         "gradient_accumulation_steps": plan.accumulation,
-        "gradient_clipping": advanced.clip_norm,
-        "zero_optimization": {"stage": plan.zero_stage},
+        "gradient_clipping": spec.advanced.clip_norm,
+        "zero_optimization": {"stage": plan.zero_stage, **_offload(plan)},
+        "zero_allow_untested_optimizer": True,  # those in 8 bits
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": plan.precision == "bf16"},
         "fp16": {"enabled": plan.precision == "fp16"},
         # The loss is summed and divided by the tokens of the whole batch by the loop itself.
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {
-                "lr": peak_rate,
-                "betas": [advanced.beta1, advanced.beta2],
-                "eps": 1e-8,
-                "weight_decay": advanced.weight_decay,
-                "torch_adam": True,  # DeepSpeed's own CPU Adam compiles for minutes at the first start
-            },
-        },
     }
+
+
+def _offload(plan: HardwarePlan) -> dict[str, Any]:
+    """Where the optimizer's states lie and, under ZeRO 3, the weights (Rajbhandari et al. 2021, section 5)."""
+    if plan.offload == "none" or plan.zero_stage == 0:
+        return {}
+    place: dict[str, Any] = {"device": plan.offload, "pin_memory": plan.accelerator == "cuda"}
+    if plan.offload == "nvme":
+        place["nvme_path"] = plan.offload_folder
+    return {"offload_optimizer": place, **({"offload_param": place} if plan.zero_stage == 3 else {})}
 
 
 def start_processes(plan: HardwarePlan) -> None:
@@ -47,21 +51,50 @@ def start_processes(plan: HardwarePlan) -> None:
     deepspeed.init_distributed(dist_backend=plan.backend, verbose=False)
 
 
-def start(model: Any, config: dict[str, Any]) -> Any:
+@contextmanager
+def announced(config: dict[str, Any]) -> Iterator[None]:
+    """A context in which transformers knows of DeepSpeed: under ZeRO 3 each rank then keeps its part of what is read."""
+    from transformers.integrations import HfDeepSpeedConfig
+
+    held = HfDeepSpeedConfig(config)  # transformers sees it for as long as it lives
+    yield
+    del held
+
+
+def start(model: Any, config: dict[str, Any], plan: HardwarePlan, spec: TrainingSpec, peak_rate: float) -> Any:
     """The engine around `model`, optimizing what requires a gradient."""
     import deepspeed
 
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=learned, config=config)
+    engine, *_ = deepspeed.initialize(
+        model=model, model_parameters=learned, optimizer=make_optimizer(learned, plan, spec, peak_rate), config=config
+    )
     return engine
 
 
-def whole_parameters(engine: Any, plan: HardwarePlan) -> Any:
-    """A context in which every parameter is whole on every rank; needed under ZeRO 3 alone."""
-    from contextlib import nullcontext
+@contextmanager
+def whole_parameters(engine: Any, plan: HardwarePlan) -> Iterator[None]:
+    """A context in which what learns is whole on rank 0, in main memory; every rank must enter it.
 
+    Under ZeRO 3 weights are put together one by one, so that a device need not hold more than one of them.
+    """
     if plan.zero_stage < 3:
-        return nullcontext()
+        yield
+        return
     import deepspeed
+    import torch.distributed as dist
 
-    return deepspeed.zero.GatheredParameters(list(engine.module.parameters()), modifier_rank=None)
+    whole: list[tuple[Any, Any]] = []
+    for parameter in engine.module.parameters():
+        if parameter.requires_grad:
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=None):
+                if dist.get_rank() == 0:
+                    whole.append((parameter, parameter.data.to("cpu", copy=True)))
+    divided = [parameter.data for parameter, _ in whole]
+    try:
+        for parameter, data in whole:
+            parameter.data = data
+        yield
+    finally:
+        for (parameter, _), data in zip(whole, divided, strict=True):
+            parameter.data = data

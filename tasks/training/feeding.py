@@ -1,5 +1,6 @@
 """What each optimizer step learns from: a pure function of (seed, step)."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,14 @@ class Feed:
             return padded(self.sequences, rows.documents, self.pad)
         ids, positions, labels = data.collate_packs(self.sequences, rows, self.pad, self.flat)
         return {"input_ids": ids, "position_ids": positions}, labels
+
+    def order(self, steps: int) -> str:
+        """sha256 over the rows of the first `steps` optimizer steps, in their order."""
+        hasher = hashlib.sha256()
+        for step in range(steps):
+            rows = self.rows(step)
+            hasher.update(len(rows).to_bytes(8, "little") + np.asarray(rows.documents, dtype="<i8").tobytes())
+        return hasher.hexdigest()
 
     def fill(self, plan: HardwarePlan) -> float:
         """Share of the positions computed on that hold a token, in the first epoch: over all batches, or a thousand of them."""

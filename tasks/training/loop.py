@@ -19,13 +19,18 @@ import torch
 import torch.distributed as dist
 
 from tasks.errors import TrainingError
+from tasks.packing import Packs
 from tasks.process import emit
-from tasks.training import checkpoint, data, engine, schedule
-from tasks.training.feeding import Feed, Inputs, padded
+from tasks.training import checkpoint, data, engine, kernels, schedule
+from tasks.training.feeding import Feed, padded
+from tasks.training.heads import TokenLoss, language_model
 from tasks.training.isolation import demand_isolation
 from tasks.training.job import TrainingJob
-from tasks.training.losses import summed_cross_entropy
+from tasks.training.keeping import Keeper
+from tasks.training.noise import Noise
 from tasks.training.reading import Sequences
+from tasks.training.signals import Signals, gradient_norm
+from tasks.training.stopping import exhausted
 
 Point = dict[str, float]
 BEST = "best.json"  # beside the best weights: their step and validation loss
@@ -62,32 +67,38 @@ class Loop:
         self.peak, _ = schedule.learning_rate(job.spec, job.method.adapter, job.rate_factor)
         advanced = job.spec.advanced
         self.validate_every = schedule.interval(advanced.validate_steps, self.total, 10)
-        self.checkpoint_every = schedule.interval(advanced.checkpoint_steps, self.total, 20)
         self.report_every = max(1, self.total // 100)
+        self.driver = job.method.driver(deepspeed_engine, self.total, job.plan)
+        self.keeper = Keeper(job, deepspeed_engine, self.driver)
         self.progress = Progress()
         self.asked_to_stop = False
+        self.norm: float | None = None
+        self.noise: Noise | None = None
         self.started = self.spoke = time.monotonic()
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def run(self) -> Progress:
-        """Train to the last step, from the newest whole checkpoint where there is one."""
-        while self.progress.step < self.total:
+        """Train to the last step, or until validation gains no more, from the newest whole checkpoint where there is one."""
+        self._get_ready()
+        ended = self._exhausted()
+        while self.progress.step < self.total and not ended:
             loss = self._train_step(self.progress.step)
             self.progress.step += 1
             step, last = self.progress.step, self.progress.step == self.total
             if not math.isfinite(loss):
                 self._discard_checkpoint(step - 1)
                 raise self._not_finite(f"The training loss is {loss}")
-            if step % self.report_every == 0 or last or step == 1:
+            if self._reports(step):
                 self._report(loss)
             if step % self.validate_every == 0 or last:
                 self._validate()
+                ended = self._exhausted()
             if self._must_stop():
                 self._save_checkpoint()
                 if self.rank == 0:
                     emit("stopped", step=step)
                 raise SystemExit(128 + signal.SIGTERM)
-            if step % self.checkpoint_every == 0 and not last:
+            if self.keeper.pace.due(step) and not last:
                 self._save_checkpoint()
         if len(self.validation) and not self.progress.best_step:
             self._validate()
@@ -98,12 +109,8 @@ class Loop:
 
     def resume(self) -> int:
         """Go on from the newest whole checkpoint; its step, 0 where there is none."""
-        found, refused = checkpoint.newest(self.job.checkpoints)
-        for reason in refused if self.rank == 0 else ():
-            emit("log", text=f"checkpoint passed over: {reason}")
-        if found is not None:
-            self.engine.load_checkpoint(str(found.folder), tag="state", load_module_strict=not self.job.method.adapter)
-            self.progress = Progress(**found.state)
+        if kept := self.keeper.resume():
+            self.progress = Progress(**kept.state)
         self._recall_best()
         return self.progress.step
 
@@ -133,33 +140,51 @@ class Loop:
             best = {"step": 0, "loss": math.inf}  # killed while the folder was swapped: the next validation writes it
         self.progress.best_step, self.progress.best_loss = int(best["step"]), float(best["loss"])
 
+    def _get_ready(self) -> None:
+        """What asks the model that learns, or measures the device: after the first word, since it takes a while."""
+        job, model = self.job, language_model(self.engine.module)
+        self.loss = TokenLoss(self.engine, job.plan, job.base.vocabulary)
+        self.signals = Signals(self.engine, job.plan, job.base.hidden_size, from_hidden=self.loss.head is not None)
+        alpha = job.spec.advanced.neftune_alpha
+        self.noise = Noise(model.get_input_embeddings(), alpha, job.seed, self.train.lengths) if alpha else None
+        if self.rank == 0:
+            for reason in (self.loss.reason, *kernels.told(model, job.plan)):
+                emit("note", text=reason)
+            emit("note", text=f"the share of a device's speed (mfu) is of {self.signals.peak / 1e9:,.0f} GFLOP/s, as measured")
+
     def _train_step(self, step: int) -> float:
         """One optimizer step; the mean loss over the supervised tokens of the whole batch, in nats."""
         torch.manual_seed(self.job.seed * 1_000_003 + step)
-        plan, spec = self.job.plan, self.job.spec
+        plan = self.job.plan
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = schedule.rate_at(
-                step, self.total, self.peak, spec.advanced.warmup_share, spec.advanced.final_rate_share
-            )
+            group["lr"] = schedule.rate_at(step, self.total, self.peak, self.job.spec.advanced)
         rows = self.feed.rows(step)
         learned = max(1, self.train.learned(rows.documents))
         mine = data.share(np.arange(len(rows)), rows.lengths, self.rank, self.world)
-        total = torch.zeros(1, dtype=torch.float64)
-        for part in data.micro_batches(mine, plan.accumulation, plan.micro_batch):
-            # A rank without work still takes part, with a loss of nothing: the others wait for it.
-            loss = self._loss(*self.feed.collate(rows.rows(part if len(part) else [0]))) * (1.0 if len(part) else 0.0)
+        total = torch.zeros(1, dtype=torch.float64, device=self.engine.device)
+        for number, part in enumerate(data.micro_batches(mine, plan.accumulation, plan.micro_batch), 1):
+            loss = self._micro_batch(step, rows.rows(part if len(part) else [0])) * (1.0 if len(part) else 0.0)
             # The engine divides by the accumulation and averages over ranks; the sum over tokens wants neither.
-            self.engine.backward(loss * (plan.accumulation * self.world / learned))
+            scaled, extra = loss * (plan.accumulation * self.world / learned), self.driver.extra_loss(self.engine.module)
+            self.engine.backward(scaled if extra is None else scaled + extra)
+            total += loss.detach()
+            if number == plan.accumulation:
+                self.norm = gradient_norm(self.engine) if self._reports(step + 1) else None
+                self.driver.before_step(step)
             self.engine.step()
-            total += loss.detach().double().cpu()
             self._speak()
-        self.progress.tokens += int(rows.lengths.sum())
-        return float(self._sum(total)) / learned
+        self.driver.after_step(step)
+        tokens = int(rows.lengths.sum())
+        self.progress.tokens += tokens
+        self.signals.step(tokens, learned)
+        return float(self._sum(total.cpu())) / learned
 
-    def _loss(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
-        device = self.engine.device
-        logits = self.engine(**{name: tensor.to(device) for name, tensor in inputs.items()}, use_cache=False).logits
-        return summed_cross_entropy(logits, labels.to(device))
+    def _micro_batch(self, step: int, rows: Packs) -> torch.Tensor:
+        """The summed loss of `rows`. A rank without work computes some all the same: the others wait for it."""
+        if self.noise:
+            self.noise.aim(step, rows)
+        inputs, labels = self.feed.collate(rows)
+        return self.signals.forward(lambda: self.loss(inputs, labels))
 
     def _validate(self) -> None:
         """Note the validation loss, and keep the weights where it is the lowest so far."""
@@ -179,6 +204,17 @@ class Loop:
             self.progress.best_loss, self.progress.best_step = loss, self.progress.step
             self.save_model(self.job.checkpoints / "best")
 
+    def _exhausted(self) -> bool:
+        """Whether validation gains no more, on every rank alike; told where it is so."""
+        rule = self.job.spec.early_stopping
+        losses = [point["validation_loss"] for point in self.progress.history if "validation_loss" in point]
+        if not rule.patience or not self._any(exhausted(losses, rule)):
+            return False
+        if self.rank == 0:
+            text = f"no gain in {rule.patience} validations: training ends at step {self.progress.step} of {self.total}"
+            emit("note", text=text)
+        return True
+
     def _validation_loss(self) -> float:
         size = self.job.plan.micro_batch
         lengths = self.validation.lengths
@@ -189,7 +225,7 @@ class Loop:
         with torch.no_grad():
             for number in range(rounds):
                 part = mine[number * size : (number + 1) * size]
-                loss = self._loss(*padded(self.validation, part if len(part) else [0], self.job.pad_token_id))
+                loss = self.loss(*padded(self.validation, part if len(part) else [0], self.job.pad_token_id))
                 total += loss.double().cpu() * (1.0 if len(part) else 0.0)
                 self._speak()
         self.engine.train()
@@ -232,40 +268,41 @@ class Loop:
         )
 
     def _save_checkpoint(self) -> None:
+        """Write what a resumed run goes on from; never from weights that are not finite."""
         self._check_weights()
-        step = self.progress.step
-        folder = checkpoint.folder_of(self.job.checkpoints, step)
-        if self.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-        dist.barrier()
-        self.engine.save_checkpoint(str(folder), tag="state", exclude_frozen_parameters=self.job.method.adapter)
-        dist.barrier()
-        if self.rank == 0:
-            now = time.monotonic()
-            state = {**vars(self.progress), "seconds": self.progress.seconds + now - self.started}
-            checkpoint.seal(folder, step, state)
-            checkpoint.prune(self.job.checkpoints, self.job.spec.advanced.keep_checkpoints)
-            emit("checkpoint", step=step)
+        seconds = self.progress.seconds + time.monotonic() - self.started
+        self.keeper.save(self.progress.step, {**vars(self.progress), "seconds": seconds})
+
+    def _reports(self, step: int) -> bool:
+        return step % self.report_every == 0 or step in (1, self.total)
 
     def _report(self, loss: float) -> None:
         step = self.progress.step
         rate = float(self.engine.optimizer.param_groups[0]["lr"])
         seconds = self.progress.seconds + time.monotonic() - self.started
-        point = {"step": step, "tokens": self.progress.tokens, "loss": loss, "learning_rate": rate, "seconds": seconds}
+        norm = self.norm if self.norm is not None else self.engine.get_global_grad_norm()
+        facts = {**({} if norm is None else {"gradient_norm": float(norm)}), **self.driver.facts()}
+        point = {"step": step, "tokens": self.progress.tokens, "loss": loss, "learning_rate": rate, "seconds": seconds, **facts}
         self.progress.history.append(point)
+        seen = self.signals.report()
         if self.rank == 0:
             self._speak(0.0)
-            emit("metrics", step=step, loss=loss, learning_rate=rate, tokens_per_second=self.progress.tokens / seconds)
+            emit("metrics", step=step, loss=loss, learning_rate=rate, **facts, **seen)
 
     def _speak(self, silence: float = _SILENCE_SECONDS) -> None:
         """Say how far it is, unless that was said less than `silence` seconds ago."""
         if self.rank == 0 and time.monotonic() - self.spoke >= silence:
             self.spoke = time.monotonic()
-            emit("progress", done=self.progress.step, total=self.total)
+            left = self.signals.seconds_left(self.total - self.progress.step)
+            emit("progress", done=self.progress.step, total=self.total, seconds_left=left)
 
     def _must_stop(self) -> bool:
         """True on every rank as soon as one was asked to stop."""
-        return bool(self._sum(torch.tensor([float(self.asked_to_stop)], dtype=torch.float64)) > 0)
+        return self._any(self.asked_to_stop)
+
+    def _any(self, here: bool) -> bool:
+        """Whether it is so on any rank."""
+        return bool(self._sum(torch.tensor([float(here)], dtype=torch.float64)) > 0)
 
     def _sum(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.world == 1:

@@ -3,7 +3,7 @@
 import math
 
 from tasks.contracts import TokenizedDataset
-from tasks.training.spec import USUAL_LENGTH, TrainingSpec
+from tasks.training.spec import USUAL_LENGTH, AdvancedTraining, TrainingSpec
 
 
 def total_steps(spec: TrainingSpec, rows: int) -> int:
@@ -53,19 +53,35 @@ def _short(rate: float) -> str:
     return f"{rate:g}".replace("e-0", "e-")
 
 
-def rate_at(step: int, total: int, peak: float, warmup_share: float, final_share: float) -> float:
-    """Linear warm-up to `peak`, then a cosine to `final_share` of it (Loshchilov & Hutter 2017, section 3, one period).
+def rate_at(step: int, total: int, peak: float, spec: AdvancedTraining) -> float:
+    """The learning rate of a step: a linear warm-up to `peak`, then as the schedule has it.
+
+    - cosine: half a period down to the final share (Loshchilov & Hutter 2017, section 3, one period);
+    - linear: a line to the final share;
+    - constant: stays;
+    - wsd: stays, and falls at the end as 1 - sqrt(share of the decay gone) (Hu et al. 2024, section 4.1; the form of the decay
+      after Hägele et al. 2024, section 3.1).
 
     Args:
         step: from 0.
         total: steps of the run.
+        peak: the highest rate.
+        spec: the schedule and its shares.
     """
-    warmup = math.ceil(total * warmup_share)
+    warmup = math.ceil(total * spec.warmup_share)
     if step < warmup:
         return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    floor = peak * final_share
-    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    floor = peak * spec.final_rate_share
+    if spec.schedule == "cosine":
+        return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+    if spec.schedule == "linear":
+        return peak - (peak - floor) * progress
+    if spec.schedule == "constant":
+        return peak
+    decay = max(1, min(total - warmup, round(total * spec.decay_share)))
+    gone = max(0.0, (step - (total - decay)) / decay)
+    return peak - (peak - floor) * math.sqrt(min(1.0, gone))
 
 
 def interval(asked: int, total: int, times: int) -> int:

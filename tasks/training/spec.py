@@ -1,15 +1,46 @@
 """What can be asked of training."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
-from tasks.contracts import Spec
+from tasks.contracts import Spec, Switch
 
 USUAL_LENGTH = 1024  # tokens of the longest sequence where none is asked for
+
+
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
 
 class AdvancedTraining(Spec):
     """For experts: settings that seldom need a change."""
 
+    schedule: Schedule = Field(
+        default="cosine",
+        title="Schedule",
+        description="The rate after the warm-up: falls along a cosine or a line, stays (constant), or stays and falls at the "
+        "end (wsd).",
+    )
+    decay_share: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        title="Decay",
+        description="Share of the steps in which the rate falls at the end, above 0 to 1. For the schedule wsd alone.",
+    )
+    optimizer: Optimizer = Field(
+        default="adamw",
+        title="Optimizer",
+        description="adamw_8bit: its two moments in 8 bits; paged_adamw_8bit: moved to main memory where a GPU is full.",
+    )
+    neftune_alpha: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        title="NEFTune",
+        description="Size of random noise on the embeddings of tokens, in training alone, 0 to 100; 5 is usual. 0: none.",
+    )
     weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay", description="AdamW's, 0 to 1.")
     warmup_share: float = Field(
         default=0.05,
@@ -23,7 +54,7 @@ class AdvancedTraining(Spec):
         ge=0,
         le=1,
         title="Final rate",
-        description="Rate at the end of the cosine, as a share of the peak, 0 to 1.",
+        description="Rate at the end, as a share of the peak, 0 to 1. For every schedule but constant.",
     )
     beta1: float = Field(default=0.9, ge=0, lt=1, title="Beta 1", description="AdamW's, 0 to below 1.")
     beta2: float = Field(default=0.99, ge=0, lt=1, title="Beta 2", description="AdamW's, 0 to below 1.")
@@ -40,13 +71,34 @@ class AdvancedTraining(Spec):
         default=0,
         ge=0,
         title="Checkpoint every",
-        description="Optimizer steps between checkpoints, 0 or more. 0: twenty times a run.",
+        description="Optimizer steps between checkpoints, 0 or more. 0: by what one costs, at most half an hour of work apart.",
     )
     keep_checkpoints: int = Field(
         default=2, ge=1, le=100, title="Checkpoints kept", description="How many of the newest checkpoints stay, 1 to 100."
     )
-    activation_checkpointing: bool = Field(
-        default=False, title="Activation checkpointing", description="Less memory for about a third more time."
+    activation_checkpointing: Switch = Field(
+        default="auto",
+        title="Activation checkpointing",
+        description="Less memory for about a third more time. auto: where memory needs it.",
+    )
+
+
+class EarlyStopping(Spec):
+    """When training ends before its last step."""
+
+    patience: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        title="Patience",
+        description="Validations in a row without a lower loss after which training ends, 0 to 1000. 0: it never ends early.",
+    )
+    min_delta: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        title="Least gain",
+        description="Nats by which the validation loss must fall to count as lower, 0 to 10.",
     )
 
 
@@ -78,6 +130,12 @@ class TrainingSpec(Spec):
         le=1,
         title="Learning rate",
         description="Peak rate, 0 to 1. 0: chosen by method, 2e-4 for adapters, 2e-5 for full training.",
+    )
+    early_stopping: EarlyStopping = Field(default=EarlyStopping(), title="Early stopping")
+    deterministic: bool = Field(
+        default=False,
+        title="Deterministic",
+        description="On GPUs: only kernels that give the same bits each time, which are slower. CPUs do so anyway.",
     )
     advanced: AdvancedTraining = Field(default=AdvancedTraining(), title="Advanced")
 

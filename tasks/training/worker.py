@@ -14,6 +14,7 @@ from tasks.errors import TuneflowError
 from tasks.process import emit, hush
 from tasks.shim import die_with_parent
 from tasks.training.failures import class_of
+from tasks.training.heartbeats import BEATS, beating
 from tasks.training.job import TrainingJob
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> int:
     hush()
     print_in_order()
     job = TrainingJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+    job = job.at(int(os.environ.get("WORLD_SIZE", job.plan.devices)))  # as many ranks as nodes joined
     try:
         train(job)
     except Exception as error:
@@ -54,23 +56,28 @@ def train(job: TrainingJob) -> None:
     """Train `job` on this rank and, on rank 0, write the model and `result.json` to its folder."""
     import torch.distributed as dist
 
-    from tasks.training import engine
+    from tasks.training import determinism, engine
     from tasks.training.loop import BEST, Loop
     from tasks.training.schedule import learning_rate
 
+    bits = determinism.settle(job.spec, job.plan)
     engine.start_processes(job.plan)
-    model = _model(job)
     peak, _ = learning_rate(job.spec, job.method.adapter, job.rate_factor)
-    started = engine.start(model, engine.configuration(job.plan, job.spec, peak))
+    config = engine.configuration(job.plan, job.spec)
+    with engine.announced(config):
+        started = engine.start(_model(job), config, job.plan, job.spec, peak)
     loop = Loop(job, started, _sequences(job, job.train_file), _sequences(job, job.validation_file))
     resumed = loop.resume()
     fill = loop.feed.fill(job.plan)
     if loop.rank == 0:
         emit("started", total=loop.total, resumed_from=resumed, rows=len(loop.feed), fill=fill)
         emit("progress", done=resumed, total=loop.total)
+        if bits:
+            emit("note", text=bits)
         if job.spec.packing:
             emit("note", text=_packed(loop, fill))
-    progress = loop.run()
+    with beating(job.checkpoints / BEATS, loop.rank, loop.world, loop.engine):
+        progress = loop.run()
     if not len(loop.validation):
         loop.save_model(job.checkpoints / "best")
     if loop.rank == 0:
@@ -78,7 +85,9 @@ def train(job: TrainingJob) -> None:
         shutil.copytree(best, job.out / "model", dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST))
         trainable = sum(_size(parameter) for parameter in loop.engine.module.parameters() if parameter.requires_grad)
         facts = {"resumed_from": resumed, "trainable_parameters": trainable, "rows": len(loop.feed), "fill": fill}
-        _write_result(job, progress, facts)
+        _write_result(
+            job, progress, {**facts, "order_sha256": loop.feed.order(progress.step), "details": loop.driver.details()}
+        )
     dist.barrier()
     dist.destroy_process_group()  # without it the process aborts after success
 
@@ -88,11 +97,12 @@ def _model(job: TrainingJob) -> Any:
     import torch
     from transformers import set_seed
 
-    from tasks.models import load_model
+    from tasks.training import kernels
 
-    set_seed(job.seed)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[job.plan.precision]
-    model = load_model(job.base.location, dtype, job.base.trust_remote_code)
+    model = job.method.load(job.base, dtype)
+    kernels.fit(model, job.plan)
+    set_seed(job.seed)  # not before: loading may draw numbers too, and more of them where ranks hold parts
     if job.plan.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()

@@ -10,7 +10,7 @@ from tasks.training.schedule import (
     total_steps,
     training_forecast,
 )
-from tasks.training.spec import TrainingSpec
+from tasks.training.spec import AdvancedTraining, TrainingSpec
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,45 @@ def test_total_steps(spec: dict[str, float], sequences: int, steps: int) -> None
     assert total_steps(TrainingSpec.model_validate(spec), sequences) == steps
 
 
-def test_the_rate_rises_linearly_then_falls_to_its_floor() -> None:
-    rates = [rate_at(step, 100, 1.0, warmup_share=0.1, final_share=0.1) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
-    assert rates[10] == 1.0
-    assert rates[55] == pytest.approx(0.55)  # half of the cosine: the middle of peak and floor
-    assert rates[99] == pytest.approx(0.1, abs=1e-3)
+def rates(**asked: object) -> list[float]:
+    """Those of a hundred steps with a peak of 1 and a warm-up of ten."""
+    spec = AdvancedTraining.model_validate({"warmup_share": 0.1, "final_rate_share": 0.1, **asked})
+    return [rate_at(step, 100, 1.0, spec) for step in range(100)]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
+def test_every_schedule_warms_up_linearly_to_the_peak(schedule: str) -> None:
+    found = rates(schedule=schedule)
+    assert found[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert found[10] == max(found) == 1.0
+    assert rates(schedule=schedule, warmup_share=0.0)[0] == 1.0
+
+
+def test_the_cosine_falls_to_its_floor() -> None:
+    found = rates()
+    assert found[55] == pytest.approx(0.55)  # half of the cosine: the middle of peak and floor
+    assert found[99] == pytest.approx(0.1, abs=1e-3)
+    assert rates(final_rate_share=0.0)[99] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_line_falls_by_as_much_each_step() -> None:
+    found = rates(schedule="linear")
+    assert [found[step] for step in (10, 40, 70)] == pytest.approx([1.0, 0.7, 0.4])
+    assert found[99] == pytest.approx(0.11)  # the next would be the floor
+
+
+def test_the_constant_rate_stays() -> None:
+    assert set(rates(schedule="constant")[10:]) == {1.0}
+
+
+def test_wsd_stays_then_falls_as_one_minus_the_root() -> None:
+    found = rates(schedule="wsd", decay_share=0.25)
+    assert set(found[10:76]) == {1.0}
+    assert found[84] == pytest.approx(1 - 0.9 * 0.6)  # 9 of 25 steps: the root is 0.6
+    assert found[91] == pytest.approx(1 - 0.9 * 0.8)
+    assert 0.1 < found[99] < 0.12
+    assert rates(schedule="wsd", decay_share=0.5)[84] < found[84]
+    assert [rate_at(step, 1, 1.0, AdvancedTraining(schedule="wsd", warmup_share=0.0)) for step in range(1)] == [1.0]
 
 
 def test_automatic_rates_follow_the_kind_of_weights() -> None:
