@@ -12,8 +12,9 @@ from tasks.errors import AttemptError, StoppedError, TrainingError
 from tasks.process import Event
 from tasks.storage import write_text
 from tasks.training import checkpoint, recovery
+from tasks.training.heartbeats import Patience
 from tasks.training.job import TrainingJob
-from tasks.training.launch import launch
+from tasks.training.launch import USUAL_PATIENCE, launch
 from tasks.training.recovery import USUAL, Course, Policy
 
 log = logging.getLogger("tuneflow")
@@ -31,6 +32,7 @@ def train(
     log_file: Path | None = None,
     tag: str = "",
     holds: Sequence[int] = (),
+    patience: Patience = USUAL_PATIENCE,
 ) -> tuple[dict[str, Any], Course]:
     """Train `job`, getting over what can be got over; what `result.json` says, and the course that led to it.
 
@@ -44,6 +46,7 @@ def train(
         log_file: file that gets every line.
         tag: names the processes in their environment, as TUNEFLOW_RUN.
         holds: file descriptors that stay open until the last process of an attempt has ended.
+        patience: when a rank that does nothing any more is given up.
 
     Raises:
         TrainingError: the training cannot go on; the message says why, what was done already and what to do.
@@ -61,6 +64,7 @@ def train(
                 log=log_file,
                 tag=tag,
                 holds=holds,
+                patience=patience,
             )
             return result, course
         except AttemptError as error:

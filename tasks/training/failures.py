@@ -44,6 +44,7 @@ class Evidence:
         failed: the ranks' `failed` events.
         stopped: whether the ranks wrote a checkpoint and ended because of a SIGTERM.
         memory_kills: whether the kernel killed a process for want of memory meanwhile.
+        hung: what was found where the ranks were ended because one did nothing any more.
     """
 
     returncode: int
@@ -51,6 +52,7 @@ class Evidence:
     failed: tuple[Event, ...] = ()
     stopped: bool = False
     memory_kills: bool = False
+    hung: str = ""
 
 
 def class_of(error: BaseException) -> FailureClass:
@@ -81,6 +83,7 @@ def judge(evidence: Evidence) -> tuple[FailureClass, str]:
     asked = root in _ENDED or evidence.returncode in _ENDED or any("got signal: 15" in line for line in evidence.tail)
     words = next((line.strip()[:300] for line in reversed(evidence.tail) if _LAST_WORDS.search(line)), "")
     ranked: tuple[tuple[object, FailureClass, str], ...] = (
+        (evidence.hung, "hung", evidence.hung),
         (own, own["failure"] if own else "other", said(own) if own else ""),
         (
             killed and evidence.memory_kills,

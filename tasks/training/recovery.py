@@ -11,13 +11,15 @@ from tasks.errors import FailureClass
 from tasks.training.job import TrainingJob
 from tasks.training.schedule import learning_rate
 
-Recoverable = Literal["out_of_memory", "preempted", "loss_not_finite", "infrastructure"]
+Recoverable = Literal["out_of_memory", "preempted", "loss_not_finite", "infrastructure", "hung"]
+_PASSING: tuple[FailureClass, ...] = ("infrastructure", "hung")
 
 CLASSES: dict[FailureClass, str] = {
     "out_of_memory": "out of memory",
     "preempted": "preempted",
     "loss_not_finite": "loss not finite",
     "infrastructure": "infrastructure",
+    "hung": "hung",
     "other": "data, code or settings",
 }
 
@@ -99,8 +101,8 @@ def decide(
         return _halve_micro_batch(course, found, job, reached, policy)
     if failure == "loss_not_finite":
         return _lower_rate(course, found, job, reached, policy)
-    if failure == "infrastructure":
-        return _wait(course, found, reached, policy)
+    if failure in {"infrastructure", "hung"}:
+        return _wait(course, failure, found, reached, policy)
     if failure == "preempted":
         if fruitless >= policy.fruitless:
             advice = (
@@ -151,17 +153,17 @@ def _lower_rate(course: Course, found: str, job: TrainingJob, reached: int, poli
     return Decision(_after(course.model_copy(update={"rate_factor": factor}), "loss_not_finite", found, reached, action))
 
 
-def _wait(course: Course, found: str, reached: int, policy: Policy) -> Decision:
+def _wait(course: Course, failure: Recoverable, found: str, reached: int, policy: Policy) -> Decision:
     since = 0
     for each in reversed(course.recoveries[course.waited_until :]):
         if each.step != reached:
             break
-        since += each.failure == "infrastructure"
+        since += each.failure in _PASSING
     if since >= len(policy.waits):
         advice = "Look at the machine (dmesg, disk, network), then run the same request again: it goes on from its checkpoint."
         return Decision(course, advice=advice)
     seconds = policy.waits[since]
-    return Decision(_after(course, "infrastructure", found, reached, f"another attempt after {seconds:g} s"), seconds)
+    return Decision(_after(course, failure, found, reached, f"another attempt after {seconds:g} s"), seconds)
 
 
 def _after(course: Course, failure: Recoverable, found: str, step: int, action: str) -> Course:

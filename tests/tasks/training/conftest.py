@@ -1,6 +1,8 @@
 import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import pytest
 
 from tasks.contracts import HardwarePlan, ModelRef
 from tasks.training.job import TrainingJob
+from tasks.training.launch import environment
 from tasks.training.methods.full import Full
 from tasks.training.spec import TrainingSpec
+from tests.conftest import ROOT
 
 MakeJob = Callable[..., TrainingJob]
 
@@ -76,3 +80,29 @@ def signal_processes(job: TrainingJob, number: int, launcher: bool = False) -> l
             found.append(int(folder.name))
             os.kill(int(folder.name), number)
     return found
+
+
+def train_and_kill(
+    job: TrainingJob, kills: int, seed: str = "", ranks: Sequence[int] = (), least: int = 1, ends: bool = True
+) -> list[int]:
+    """Train a job, killed so often at random moments; the step at which each attempt began.
+
+    Args:
+        job: what to train.
+        kills: how often.
+        seed: of the moments.
+        ranks: of each attempt in turn; none: as the plan says.
+        least: steps before each kill.
+        ends: whether it is left alone after the last one.
+    """
+    job.out.mkdir(parents=True, exist_ok=True)
+    job.checkpoints.mkdir(exist_ok=True)
+    path = job.checkpoints / "job.json"
+    path.write_text(job.model_dump_json())
+    variables = {**os.environ, **environment(job, ""), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    words = [str(path), str(kills), seed, json.dumps(list(ranks) or [job.plan.devices]), str(least), "end" if ends else "leave"]
+    command = [sys.executable, str(Path(__file__).with_name("killing.py")), *words]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    begun: list[int] = json.loads(done.stdout.splitlines()[-1])
+    return begun

@@ -17,16 +17,19 @@ from tasks.contracts import ModelRef
 from tasks.errors import StoppedError, TrainingError
 from tasks.models import weights_digest
 from tasks.training.attempts import train
+from tasks.training.feeding import Feed
 from tasks.training.job import TrainingJob
 from tasks.training.launch import launch
+from tasks.training.reading import read_sequences
 from tasks.training.recovery import Policy
 from tasks.training.spec import AdvancedTraining
-from tests.conftest import ROOT, write_sequences
+from tests.conftest import ROOT, progression, write_sequences
 from tests.tasks.training.conftest import build_job, cpu_plan, losses, signal_processes
 
 pytestmark = pytest.mark.slow
 
 SPEC: dict[str, Any] = {"epochs": 4, "advanced": AdvancedTraining(checkpoint_steps=3)}
+POISON = 1  # a word that no progression has
 HASTY = Policy(waits=(0.1, 0.1, 0.1))
 # A process of its own that trains: LIMIT bounds the memory of all that it starts, WAIT is the wait before a second attempt.
 TRAINING = """
@@ -156,20 +159,31 @@ def test_an_error_of_the_user_is_not_tried_again(make_job: Any, tmp_path: Path, 
     assert warnings(caplog) == []
 
 
-@pytest.fixture
-def explosive(tiny_base: ModelRef, tmp_path: Path) -> ModelRef:
-    """A model without normalization: its activations are products, so a high learning rate makes them overflow."""
+def save_unnormalized(base: ModelRef, folder: Path, root: float, poison: float = 1.0) -> ModelRef:
+    """A model whose norms only multiply by 50 what is far below `root`: activations are products, and can overflow.
+
+    The embedding of the word POISON is multiplied by `poison`.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(tiny_base.location)
-    model.config.rms_norm_eps = 1e30  # x / sqrt(mean(x²) + 1e30) is x / 1e15
+    model = AutoModelForCausalLM.from_pretrained(base.location)
+    model.config.rms_norm_eps = root**2  # x / sqrt(mean(x²) + root²) is x / root
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
-                parameter.fill_(50 * 1e15)
-    model.save_pretrained(tmp_path / "explosive")
-    return tiny_base.model_copy(update={"location": str(tmp_path / "explosive")})
+                parameter.fill_(50 * root)
+        model.get_input_embeddings().weight[POISON] *= poison
+    model.save_pretrained(folder)
+    return base.model_copy(update={"location": str(folder)})
+
+
+@pytest.fixture
+def explosive(tiny_base: ModelRef, tmp_path: Path) -> ModelRef:
+    """A model that a high learning rate makes overflow."""
+    return save_unnormalized(tiny_base, tmp_path / "explosive", 1e15)
 
 
 def test_a_loss_that_is_not_finite_is_mended_once_by_half_the_rate(
@@ -195,13 +209,28 @@ def test_a_loss_that_is_not_finite_is_mended_once_by_half_the_rate(
     assert losses(job) == losses(half)
 
 
-def test_a_checkpoint_whose_loss_is_not_finite_is_not_gone_back_to(make_job: Any, explosive: ModelRef) -> None:
-    often = AdvancedTraining(checkpoint_steps=3, warmup_share=0.5)
-    job = make_job(learning_rate=0.03, advanced=often).model_copy(update={"base": explosive})
+@pytest.fixture
+def poisoned(tiny_base: ModelRef, tmp_path: Path) -> ModelRef:
+    """A model with a word whose attention overflows, though each weight is finite."""
+    return save_unnormalized(tiny_base, tmp_path / "poisoned", 1e19, poison=1e20)
+
+
+def test_a_checkpoint_whose_loss_is_not_finite_is_not_gone_back_to(
+    poisoned: ModelRef, sequences_folder: Path, tmp_path: Path
+) -> None:
+    random = Random(0)
+    tokens = [progression(random) for _ in range(160)]
+    write_sequences(tmp_path / "train.parquet", tokens)
+    write_sequences(tmp_path / "validation.parquet", tokens[:4])
+    last = Feed(read_sequences(tmp_path / "train.parquet"), 16, 1, 0).rows(9).documents[0]
+    tokens[last][5] = POISON
+    write_sequences(tmp_path / "train.parquet", tokens)
+    job = build_job(poisoned, tmp_path, tmp_path / "job", learning_rate=1e-4, advanced=AdvancedTraining(checkpoint_steps=3))
     watch = Watch()
-    _, course = train(job, on_event=watch)
+    with pytest.raises(TrainingError, match=r"The training loss is nan at step 10 of 10, with a"):
+        train(job, on_event=watch)
     assert watch.resumed_from == [0, 6]  # not 9: its weights are finite, but the loss of step 10 is computed from them
-    assert [(each.failure, each.step) for each in course.recoveries] == [("loss_not_finite", 6)]
+    assert [folder.name for folder in job.checkpoints.glob("step-*")] == ["step-00000006"]
 
 
 def test_a_loss_that_is_not_finite_at_half_the_rate_ends_the_training(make_job: Any, explosive: ModelRef) -> None:
@@ -217,30 +246,30 @@ def test_a_loss_that_is_not_finite_at_half_the_rate_ends_the_training(make_job: 
 
 
 @pytest.fixture
-def wordy(tiny_base: ModelRef, tmp_path: Path) -> ModelRef:
-    """A small model of many words, whose memory is in its logits: it grows with the micro-batch."""
+def wide(tiny_base: ModelRef, tmp_path: Path) -> ModelRef:
+    """A small model whose memory is in its wide layer: it grows with the micro-batch."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=8192, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        vocab_size=512, hidden_size=32, intermediate_size=6144, num_hidden_layers=1, num_attention_heads=4,
         max_position_embeddings=256, tie_word_embeddings=True,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "wordy")
-    return tiny_base.model_copy(update={"location": str(tmp_path / "wordy")})
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "wide")
+    return tiny_base.model_copy(update={"location": str(tmp_path / "wide")})
 
 
-def test_a_training_out_of_memory_goes_on_with_half_the_micro_batch(wordy: ModelRef, tmp_path: Path) -> None:
+def test_a_training_out_of_memory_goes_on_with_half_the_micro_batch(wide: ModelRef, tmp_path: Path) -> None:
     """The data segment of a rank is limited to 2.5 GiB: 64 long sequences at once need 2.8, 32 need 2.2, short ones less."""
     random = Random(0)
-    tokens = [[random.randrange(3, 8000) for _ in range(length)] for length in [20] * 64 + [200] * 64]
+    tokens = [[random.randrange(3, 512) for _ in range(length)] for length in [20] * 64 + [200] * 64]
     write_sequences(tmp_path / "train.parquet", tokens)
     write_sequences(tmp_path / "validation.parquet", tokens[:4])
     # With the seed 0 the short batch comes first, so that there is a checkpoint to go on from.
     spec: dict[str, Any] = {"batch_size": 64, "max_steps": 2, "seed": 0, "advanced": AdvancedTraining(checkpoint_steps=1)}
-    job = build_job(wordy, tmp_path, tmp_path / "large", plan=cpu_plan(micro_batch=64), **spec)
-    small = build_job(wordy, tmp_path, tmp_path / "small", plan=cpu_plan(micro_batch=32, accumulation=2), **spec)
+    job = build_job(wide, tmp_path, tmp_path / "large", plan=cpu_plan(micro_batch=64), **spec)
+    small = build_job(wide, tmp_path, tmp_path / "small", plan=cpu_plan(micro_batch=32, accumulation=2), **spec)
     said = json.loads(start(job, limit=2550 * 2**20).communicate(timeout=600)[0].splitlines()[-1])
     (recovery,) = said["course"]["recoveries"]
     assert (recovery["failure"], recovery["step"]) == ("out_of_memory", 1)

@@ -101,3 +101,10 @@ def test_kills_for_want_of_memory_are_counted_where_this_process_belongs(tmp_pat
     assert memory_kills(process, groups) == {str(process / "vmstat"): 3}
     (process / "self" / "cgroup").write_text("0::/job\n")
     assert memory_kills(process, groups) == {str(groups / "job" / "memory.events"): 1}
+
+
+def test_ranks_that_were_ended_since_one_hung_are_of_that_class() -> None:
+    tail = summary((0, -9), (1, -9))
+    assert judge(Evidence(1, tail, hung="rank 1 finished no pass for 300 s")) == ("hung", "rank 1 finished no pass for 300 s")
+    assert judge(Evidence(1, tail, hung="rank 1", memory_kills=True))[0] == "hung"
+    assert judge(Evidence(1, tail))[0] == "infrastructure"

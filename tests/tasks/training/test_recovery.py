@@ -35,7 +35,7 @@ def test_half_a_micro_batch_keeps_the_batch(micro_batch: int, batch_size: int, d
     assert size * (accumulation - 1) < share <= size * accumulation  # everything is computed, and no pass is empty
 
 
-OOM, STOP, NAN, LOST = "out_of_memory", "preempted", "loss_not_finite", "infrastructure"
+OOM, STOP, NAN, LOST, HUNG = "out_of_memory", "preempted", "loss_not_finite", "infrastructure", "hung"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,10 @@ OOM, STOP, NAN, LOST = "out_of_memory", "preempted", "loss_not_finite", "infrast
         ([(LOST, 0, 5), (LOST, 5, 5), (LOST, 5, 5), (LOST, 5, 5)], "Look at the machine"),
         ([(LOST, 0, 5), (LOST, 5, 5), (LOST, 5, 5), (LOST, 5, 6), (LOST, 6, 6)], ""),
         ([(LOST, 0, 0), (STOP, 0, 0)] * 3 + [(LOST, 0, 0)], "Look at the machine"),
+        ([(HUNG, 0, 0)] * 3, ""),
+        ([(HUNG, 0, 0)] * 4, "Look at the machine"),
+        ([(HUNG, 0, 0), (LOST, 0, 0)] * 2, "Look at the machine"),
+        ([(HUNG, step, step + 1) for step in range(50)], ""),
         ([("other", 0, 0)], "A second attempt would end the same way"),
     ],
 )  # fmt: skip
@@ -149,3 +153,14 @@ def test_a_wait_ends_as_soon_as_a_stop_is_asked_for() -> None:
     with pytest.raises(StoppedError, match=r"was stopped: enough\."):
         attempts._rest(60.0, lambda: next(answers))
     attempts._rest(0.0, lambda: "")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "micro_batch", "accumulation"), [(1, 4, 4), (2, 4, 2), (3, 4, 2), (4, 4, 1), (8, 2, 1), (32, 1, 1)]
+)
+def test_another_number_of_ranks_takes_as_many_sequences_a_step(
+    make_job: Any, ranks: int, micro_batch: int, accumulation: int
+) -> None:
+    plan = make_job(plan=cpu_plan(devices=2, micro_batch=4, accumulation=2)).at(ranks).plan
+    assert (plan.devices, plan.micro_batch, plan.accumulation) == (ranks, micro_batch, accumulation)
+    assert ranks * micro_batch * accumulation >= 16  # the batch
