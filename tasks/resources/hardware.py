@@ -5,33 +5,35 @@ import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Machine:
     """Devices of one machine; memory is per device for GPUs and for the whole machine for a CPU."""
 
-    accelerator: str  # cpu or cuda
+    accelerator: Literal["cpu", "cuda"]
     name: str
     devices: int
     memory_gib: float
     cores: int
     has_bf16: bool
+    host_gib: float = 0.0  # main memory of the whole machine; 0: nobody looked
 
 
 def find_machine() -> Machine:
     """This machine: its GPUs where torch sees any, else its CPU."""
     cores = len(os.sched_getaffinity(0))
     if not _may_have_gpu():  # spares the import of torch
-        return Machine("cpu", _cpu_name(), 1, _memory_gib(), cores, _cpu_has_bf16())
+        return Machine("cpu", _cpu_name(), 1, _memory_gib(), cores, _cpu_has_bf16(), _memory_gib())
     import torch
 
     if not torch.cuda.is_available():
-        return Machine("cpu", _cpu_name(), 1, _memory_gib(), cores, _cpu_has_bf16())
+        return Machine("cpu", _cpu_name(), 1, _memory_gib(), cores, _cpu_has_bf16(), _memory_gib())
     properties = torch.cuda.get_device_properties(0)
     memory = properties.total_memory / 2**30
     bf16 = torch.cuda.get_device_capability(0) >= (8, 0)
-    return Machine("cuda", properties.name, torch.cuda.device_count(), memory, cores, bf16)
+    return Machine("cuda", properties.name, torch.cuda.device_count(), memory, cores, bf16, _memory_gib())
 
 
 def _may_have_gpu() -> bool:

@@ -1,157 +1,172 @@
-"""The plan of a training: each choice with the sentence that explains it."""
+"""The plan of a training: each choice with the sentence that explains it, and what is possible where nothing fits."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from tasks.contracts import HardwarePlan, ModelRef
+from tasks.contracts import HardwarePlan
 from tasks.errors import RequestError
-from tasks.resources import cost, memory
+from tasks.resources import choices, cost
+from tasks.resources.alternatives import alternatives
+from tasks.resources.fitting import Fit, Place, Wanted, find_fit
+from tasks.resources.footprint import Method
 from tasks.resources.hardware import Machine
+from tasks.resources.history import NOTHING, Past
+from tasks.resources.memory import GIB, host_gib
+from tasks.resources.offers import PriceList, read_offers
 from tasks.resources.spec import ResourceSpec
 
-Precision = Literal["fp32", "bf16", "fp16"]
-Stage = Literal[0, 1, 2, 3]
-_USABLE = 0.9  # share of a device's memory that a plan may fill
+_MOST_BYTES = 32  # a weight, with gradient, moments, copies and what a few tokens add
 
 
-def choose_devices(spec: ResourceSpec, machine: Machine) -> tuple[int, str]:
-    """How many processes train, and why.
+@dataclass(frozen=True)
+class Trial:
+    """What a probe measured: the fastest micro-batch that fits, its speed and its peak."""
 
-    Raises:
-        RequestError: more GPUs were asked for than there are, or more CPU processes than cores.
-    """
-    if spec.devices == "auto":
-        if machine.accelerator == "cuda":
-            return machine.devices, f"{machine.devices} device(s): every {machine.name} of this machine"
-        return 1, f"1 device: no GPU was found; one process uses all {machine.cores} cores"
-    limit, what = (machine.devices, "GPU(s)") if machine.accelerator == "cuda" else (machine.cores, "CPU core(s)")
-    if not 1 <= spec.devices <= limit:
-        raise RequestError(
-            f"resources.devices is {spec.devices}, but this machine has {limit} {what}. Use 1 to {limit}, or auto."
-        )
-    return spec.devices, f"{spec.devices} device(s): as asked"
-
-
-def choose_precision(spec: ResourceSpec, machine: Machine) -> tuple[Precision, str]:
-    """The number format of weights and arithmetic, and why.
-
-    Raises:
-        RequestError: fp16 was asked for on a CPU.
-    """
-    if spec.precision == "fp16" and machine.accelerator == "cpu":
-        raise RequestError("resources.precision is fp16, which CPUs do not train in. Use fp32, bf16 or auto.")
-    if spec.precision != "auto":
-        return spec.precision, f"{spec.precision}: as asked"
-    if machine.accelerator == "cuda":
-        if machine.has_bf16:
-            return "bf16", f"bf16: {machine.name} has bf16 units"
-        return "fp32", f"fp32: {machine.name} has no bf16 units, and fp16 would need loss scaling"
-    units = "has bf16 units, but small models gain little and lose digits" if machine.has_bf16 else "has no bf16 units"
-    return "fp32", f"fp32: {machine.name} {units}"
-
-
-def choose_stage(spec: ResourceSpec, base: ModelRef, precision: Precision, machine: Machine, devices: int) -> tuple[Stage, str]:
-    """DeepSpeed's ZeRO stage, and why."""
-    if spec.zero_stage != "auto":
-        return spec.zero_stage, f"ZeRO {spec.zero_stage}: as asked"
-    if devices == 1:
-        return 0, "ZeRO 0: one device has nothing to divide"
-    weights = memory.weights_gib(base, precision)
-    if weights > 0.5 * machine.memory_gib:
-        return 3, f"ZeRO 3: the weights ({weights:.1f} GiB) fill more than half of a device ({machine.memory_gib:.0f} GiB)"
-    return 2, "ZeRO 2: gradients and optimizer states are divided; the weights fit on each device"
-
-
-def choose_micro_batch(asked: int, share: int, longest: int, needed: "_Need", limit_gib: float) -> tuple[int, str]:
-    """Sequences a device computes at once, and why.
-
-    Args:
-        asked: the request's value; 0 for automatic.
-        share: sequences a device has in one optimizer step.
-        longest: tokens of the longest sequence.
-        needed: GiB as a function of the micro-batch.
-        limit_gib: memory that may be used.
-    """
-    if asked:
-        return min(asked, share), f"micro-batch {min(asked, share)}: as asked" + (
-            ", cut to a device's share" if asked > share else ""
-        )
-    size = share
-    while size > 1 and needed(size) > limit_gib:
-        size = (size + 1) // 2
-    reason = f"micro-batch {size}: about {needed(size):.2f} GiB of {limit_gib:.1f} GiB, sequences of up to {longest} tokens"
-    return size, reason
-
-
-class _Need:
-    """GiB as a function of the micro-batch."""
-
-    def __init__(self, base: ModelRef, trainable: int, plan: tuple[str, int, int, str, bool], length: int) -> None:
-        self.base, self.trainable, self.plan, self.length = base, trainable, plan, length
-
-    def __call__(self, micro_batch: int) -> float:
-        precision, stage, devices, accelerator, checkpointing = self.plan
-        return memory.training_gib(
-            self.base, self.trainable, precision, stage, devices, micro_batch, self.length, accelerator, checkpointing
-        )
+    micro_batch: int
+    tokens_per_second: float  # of one device, in training
+    peak_gib: float
+    reason: str
 
 
 def plan_training(
     spec: ResourceSpec,
     machine: Machine,
-    base: ModelRef,
+    wanted: Wanted,
     *,
-    trainable: int,
-    batch_size: int,
-    micro_batch_size: int,
-    longest: int,
-    tokens: int,
-    activation_checkpointing: bool,
     rate: float | None = None,
-    more_reasons: Sequence[str] = (),
+    past: Past = NOTHING,
+    trial: Trial | None = None,
+    others: Sequence[Method] = (),
 ) -> HardwarePlan:
     """Everything that is decided before a training starts.
 
     Args:
         spec: what was asked.
         machine: what there is.
-        base: the model.
-        trainable: weights that learn.
-        batch_size: sequences of an optimizer step.
-        micro_batch_size: sequences of a pass; 0 for automatic.
-        longest: tokens of the longest sequence.
-        tokens: tokens of the whole training.
-        activation_checkpointing: whether activations are computed twice.
+        wanted: what is to be trained.
         rate: operations a second of one device; None measures it.
-        more_reasons: sentences of choices made elsewhere.
+        past: what earlier trainings say of the forecasts.
+        trial: what a probe measured of this plan without one.
+        others: methods to be named where this one does not fit.
 
     Raises:
-        RequestError: what was asked for is not there, or does not fit.
+        RequestError: what was asked for is not there, or does not fit; it names what would.
     """
-    devices, why_devices = choose_devices(spec, machine)
-    precision, why_precision = choose_precision(spec, machine)
-    stage, why_stage = choose_stage(spec, base, precision, machine, devices)
-    accelerator: Literal["cpu", "cuda"] = "cuda" if machine.accelerator == "cuda" else "cpu"
-    limit = _USABLE * (machine.memory_gib / (1 if accelerator == "cuda" else devices))
-    share = -(-batch_size // devices)
-    need = _Need(base, trainable, (precision, stage, devices, accelerator, activation_checkpointing), longest)
-    micro, why_micro = choose_micro_batch(micro_batch_size, share, longest, need, limit)
-    if need(micro) > limit:
-        raise RequestError(
-            f"Training needs about {need(micro):.1f} GiB a device, and {limit:.1f} GiB can be used. Try method.kind: lora, "
-            f"a smaller training.max_length or micro_batch_size, training.advanced.activation_checkpointing, or more devices."
-        )
-    price = cost.forecast(
-        base, trainable, tokens, devices, rate or cost.measure_rate(accelerator, precision), spec, accelerator
-    )
-    backend: Literal["gloo", "nccl"] = "nccl" if accelerator == "cuda" else "gloo"
+    listed = read_offers(spec.offers)
+    choices.demand_sensible(spec, machine)
+    place, reasons = locate(spec, machine, past)
+    fit, least = find_fit(spec, wanted, place)
+    if fit is None:
+        raise RequestError(_refusal(spec, wanted, place, least, others, listed))
+    fit = _as_tried(fit, wanted, trial)
+    memory = fit.memory_gib if trial is None else trial.peak_gib
+    speed = rate or cost.measure_rate(machine.accelerator, place.precision)
+    hours, time_factor, why_time = _hours(wanted, fit, speed, past, trial)
+    prices = cost.price(hours, place.devices, spec, machine.accelerator, machine.name, listed)
+    setup = fit.setup
+    backend: Literal["gloo", "nccl"] = "nccl" if machine.accelerator == "cuda" else "gloo"
     return HardwarePlan(
-        accelerator=accelerator, device_name=machine.name, devices=devices, backend=backend,
-        threads=max(1, machine.cores // devices), zero_stage=stage, micro_batch=micro, accumulation=-(-share // micro),
-        precision=precision, activation_checkpointing=activation_checkpointing, memory_gib=need(micro),
-        hours=price.hours, cost_usd=price.cost_usd, energy_kwh=price.energy_kwh,
+        accelerator=machine.accelerator, device_name=machine.name, devices=place.devices, nodes=place.nodes,
+        hosts=tuple(spec.hosts), backend=backend, threads=max(1, machine.cores * place.nodes // place.devices),
+        zero_stage=setup.zero_stage, micro_batch=setup.rows, accumulation=setup.accumulation, precision=place.precision,
+        activation_checkpointing=setup.checkpointing, offload=setup.offload,
+        offload_folder=spec.offload_folder if setup.offload == "nvme" else "", memory_gib=memory, hours=prices.hours,
+        cost_usd=prices.cost_usd, energy_kwh=prices.energy_kwh, carbon_kg=prices.carbon_kg, time_factor=time_factor,
+        memory_factor=memory / fit.parts.total,
         reasons=(
-            why_devices, why_precision, why_stage, why_micro,
-            f"{backend}: the transport of {'GPUs' if accelerator == 'cuda' else 'CPU processes'}", *more_reasons,
+            *reasons, *_fit_reasons(spec, wanted, place, fit, memory, trial), why_time, *past.sentences(wanted.base.parameters),
+            f"{backend}: the transport of {'GPUs' if machine.accelerator == 'cuda' else 'CPU processes'}",
+            *wanted.work.reasons,
         ),
     )  # fmt: skip
+
+
+def demand_room(spec: ResourceSpec, machine: Machine, wanted: Wanted, others: Sequence[Method]) -> None:
+    """Refuse what does not fit; where a device holds many times what could be needed, nobody looks closer.
+
+    Raises:
+        RequestError: it does not fit; the message names what would.
+    """
+    place, _ = locate(spec, machine)
+    if _MOST_BYTES * wanted.base.parameters < place.limit_gib * GIB:
+        return
+    fit, least = find_fit(spec, wanted, place)
+    if fit is None:
+        raise RequestError(_refusal(spec, wanted, place, least, others, read_offers(spec.offers)))
+
+
+def locate(spec: ResourceSpec, machine: Machine, past: Past = NOTHING) -> tuple[Place, list[str]]:
+    """Where it is trained, and the sentences of it.
+
+    Raises:
+        RequestError: what was asked for is not there.
+    """
+    each, why_devices = choices.choose_devices(spec, machine)
+    nodes, why_nodes = choices.choose_nodes(spec)
+    precision, why_precision = choices.choose_precision(spec, machine)
+    place = Place(machine, each * nodes, nodes, precision, past.memory)
+    return place, [why_devices, *([why_nodes] if why_nodes else []), why_precision]
+
+
+def _as_tried(fit: Fit, wanted: Wanted, trial: Trial | None) -> Fit:
+    if trial is None:
+        return fit
+    rows = min(trial.micro_batch, fit.share(wanted))
+    return replace(fit, setup=replace(fit.setup, rows=rows, accumulation=-(-fit.share(wanted) // rows)))
+
+
+def _hours(wanted: Wanted, fit: Fit, rate: float, past: Past, trial: Trial | None) -> tuple[float, float, str]:
+    """Hours, how many times what arithmetic alone says they are, and the sentence."""
+    setup = fit.setup
+    work = cost.Work(wanted.work.tokens, wanted.work.validated, wanted.work.longest)
+    total = cost.operations(wanted.base, fit.footprint.weights, work, setup.checkpointing)
+    plain = cost.hours_of(total, rate, setup.accelerator, setup.devices, setup.offload != "none")
+    if trial is not None:
+        alone = cost.operations(wanted.base, fit.footprint.weights, replace(work, validated=0), setup.checkpointing)
+        hours = wanted.work.tokens / (trial.tokens_per_second * setup.devices) / 3600 * (total / alone)
+        return hours, hours / plain, f"time: by the {trial.tokens_per_second:,.0f} tokens a second of the probe"
+    share = cost.EFFICIENCY[setup.accelerator] / past.time
+    return plain * past.time, past.time, f"time: {total:.3g} operations at {share:.0%} of {rate / 1e12:.3g} Tflop/s a device"
+
+
+def _fit_reasons(spec: ResourceSpec, wanted: Wanted, place: Place, fit: Fit, memory: float, trial: Trial | None) -> list[str]:
+    """One sentence for each choice that memory decides."""
+    setup, over = fit.setup, ", ".join(f"{name} would need {gib:.1f} GiB" for name, gib in fit.passed_over.items())
+    tighter = f": {over}, of {place.limit_gib:.1f} GiB" if over else ""
+    reasons = [choices.stage_sentence(spec, setup.zero_stage, setup.devices, tighter)]
+    if wanted.work.checkpointing != "auto":
+        reasons.append(f"activation checkpointing {wanted.work.checkpointing}: as asked")
+    elif setup.checkpointing:
+        reasons.append(f"activation checkpointing on, for about a third more time{tighter}")
+    else:
+        reasons.append("activation checkpointing off: activations fit as they are")
+    if setup.offload != "none":
+        where = {"cpu": "main memory", "nvme": f"files in {spec.offload_folder}"}[setup.offload]
+        room = host_gib(fit.footprint, setup, place.devices // place.nodes)
+        why = "as asked" if spec.offload != "auto" else f"nothing else fits{tighter}"
+        reasons.append(f"offload {setup.offload}: states in {where} ({room:.0f} GiB of main memory a machine), {why}")
+    size = f"about {memory:.2f} GiB of {place.limit_gib:.1f} GiB, rows of up to {wanted.work.longest} tokens"
+    if wanted.work.micro_batch_size:
+        cut = ", cut to a device's share" if wanted.work.micro_batch_size > setup.rows else ""
+        reasons.append(f"micro-batch {setup.rows}: as asked{cut}; {size}")
+    elif trial is not None:
+        reasons.append(f"micro-batch {setup.rows}: {trial.reason}; {size}")
+    else:
+        reasons.append(f"micro-batch {setup.rows}: {size}")
+    how = f"by arithmetic, since {fit.footprint.doubt}" if fit.footprint.doubt else "by a pass without data"
+    reasons.append(f"memory, in GiB {how}: {fit.parts.sentence()}")
+    return reasons
+
+
+def _refusal(
+    spec: ResourceSpec, wanted: Wanted, place: Place, least: float, others: Sequence[Method], listed: PriceList
+) -> str:
+    ways = alternatives(spec, wanted, place, others, listed)
+    found = (
+        f"Training {wanted.base.uri} with method {wanted.method.kind} on rows of {wanted.work.longest} tokens needs at least "
+        f"{least:.1f} GiB a device, and {place.limit_gib:.1f} GiB of a {place.machine.name} can be used"
+    )
+    if not ways:
+        return f"{found}. No smaller length, other method, more devices or rented ones would do either; use a smaller model."
+    return f"{found}. What would fit:\n" + "\n".join(f"  - {way}" for way in ways)
