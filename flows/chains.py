@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from flows.workload import OTHERS, workload
 from tasks.contracts import HardwarePlan, ModelRef, PreparedData, RunContext, TokenizedDataset, TrainedModel
 from tasks.data import steps
 from tasks.data.loading import source_digests
@@ -14,7 +15,6 @@ from tasks.resources.spec import ResourceSpec
 from tasks.resources.steps import plan_hardware
 from tasks.steps import source_options, store_of
 from tasks.training.methods import Method
-from tasks.training.schedule import pack_length, training_forecast
 from tasks.training.spec import USUAL_LENGTH, TrainingSpec
 from tasks.training.steps import resolve_model, train_once
 
@@ -49,12 +49,7 @@ def trained(
     seed: int,
 ) -> tuple[HardwarePlan, TrainedModel]:
     """Plan the hardware, then train."""
-    tokens, reasons = training_forecast(training, data, adapter=method.adapter)
-    pack = pack_length(training, data.max_length, data.train.longest) if training.packing else 0
-    plan = plan_hardware(
-        run, resources, base, data, pack, method.trainable_parameters(base), training.batch_size, training.micro_batch_size,
-        tokens, training.advanced.activation_checkpointing, reasons,
-    )  # fmt: skip
+    plan = plan_hardware(run, resources, base, method, workload(training, method, data), OTHERS)
     model = train_once(run, method, training, plan, base, data, seed)
     # The content is the same by the cache's key; the files may have moved since the model was trained.
     return plan, model.model_copy(update={"base": base})

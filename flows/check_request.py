@@ -51,6 +51,8 @@ def inspect(request: FinetuneRequest) -> tuple[CheckReport, list[InputError]]:
     attempt("data", "rows that map to conversations", lambda: _data(request))
     attempt("model", "a causal language model in safetensors, with its tokenizer", lambda: _model(request, run))
     attempt("machine", "the devices and the precision that were asked for", lambda: _machine(request))
+    if request.resources.hosts:
+        attempt("hosts", "reached without a password, with the same files", lambda: _hosts(request, workspace))
     attempt("store", "can be written, read and deleted from", lambda: _store(run))
     attempt("tracking", "can be written to and deleted from", lambda: _tracking(run))
     if run.encryption:
@@ -66,17 +68,17 @@ def _workspace(workspace: Path) -> str:
 def _request(request: FinetuneRequest) -> str:
     from tasks.evaluation.verdict import check
     from tasks.search.checks import check as check_search
+    from tasks.training.checks import check as check_training
+    from tasks.training.methods import check_formats
 
-    problems = check(request.evaluation)
+    problems = check(request.evaluation) + check_training(request.training, bool(request.data.splitting.validation))
     if request.search.strategy.kind != "none":
         problems += check_search(request.search, request.method, request.training)
         if not request.data.splitting.validation:
             problems.append("data.splitting.validation is 0, but a search compares its trials on validation rows.")
     kinds = [exporter.kind for exporter in request.release.formats]
-    if "adapter" in kinds and not request.method.adapter:
-        problems.append(
-            f"release.formats asks for adapter, but method {request.method.kind} trains no adapter; use safetensors."
-        )
+    if problem := check_formats(request.method, kinds):
+        problems.append(problem)
     if len(set(kinds)) < len(kinds):
         problems.append(f"release.formats names a format twice: {', '.join(kinds)}.")
     if problems:
@@ -108,20 +110,48 @@ def _model(request: FinetuneRequest, run: RunContext) -> str:
         return "will be built: the quickstart's own base model"
     found = inspect_model(spec.uri, spec.revision, workspace, lambda: tracker_of(run), hub_token(run), spec.trust_remote_code)
     if found is None:
+        _demand_method(request, None)
         return f"{spec.uri} is on the hub; it is fetched when the run starts"
     _fits(request, found)
-    disk = demand_disk(workspace, 4 * found.bytes + _LEAST_DISK, f"A run with {spec.uri}")
+    disk = demand_disk(workspace, 4 * found.bytes + _kept(request, found) + _LEAST_DISK, f"A run with {spec.uri}")
     return f"{found.architecture}, {found.parameters:,} parameters, up to {found.max_positions} tokens; disk: {disk}"
 
 
+def _kept(request: FinetuneRequest, base: ModelRef) -> int:
+    """Bytes of the checkpoints that lie on the disk at once: those kept, and the next until it is proven."""
+    from tasks.training.checkpoint import expected_bytes
+
+    return (request.training.advanced.keep_checkpoints + 1) * expected_bytes(request.method.trainable_parameters(base))
+
+
 def _fits(request: FinetuneRequest, base: ModelRef) -> None:
-    if problem := request.method.check(base):
-        raise RequestError(problem + ".")
+    _demand_method(request, base)
     _evaluable(request, max_positions=base.max_positions)
+    _holdable(request, base)
     if request.training.max_length > base.max_positions:
         raise RequestError(
             f"training.max_length is {request.training.max_length}, but {base.uri} holds at most {base.max_positions} tokens."
         )
+
+
+def _demand_method(request: FinetuneRequest, base: ModelRef | None) -> None:
+    """Refuse a method that cannot train `base`, or where that is not known, any model."""
+    if problem := request.method.check(base):
+        raise RequestError(problem + ".")
+
+
+def _holdable(request: FinetuneRequest, base: ModelRef) -> None:
+    """Refuse a training whose weights alone are too many for the memory; what its rows add is known with the data."""
+    from flows.workload import OTHERS, smallest
+    from tasks.resources.fitting import Wanted
+    from tasks.resources.hardware import find_machine
+    from tasks.resources.planning import demand_room
+
+    try:
+        _machine(request)
+    except RequestError:
+        return  # that check tells it
+    demand_room(request.resources, find_machine(), Wanted(base, request.method, smallest(request.training)), OTHERS)
 
 
 def _evaluable(request: FinetuneRequest, task: str = "", max_positions: int = 0) -> None:
@@ -135,11 +165,29 @@ def _evaluable(request: FinetuneRequest, task: str = "", max_positions: int = 0)
 
 
 def _machine(request: FinetuneRequest) -> str:
+    from tasks.resources.choices import demand_sensible, possible_stages
     from tasks.resources.hardware import find_machine
-    from tasks.resources.planning import choose_devices, choose_precision
+    from tasks.resources.offers import read_offers
+    from tasks.resources.planning import locate
+    from tasks.training.optimizers import check_optimizer
 
-    machine = find_machine()
-    return "; ".join((choose_devices(request.resources, machine)[1], choose_precision(request.resources, machine)[1]))
+    machine, spec = find_machine(), request.resources
+    demand_sensible(spec, machine)
+    place, reasons = locate(spec, machine)
+    possible_stages(spec, *request.method.most_divided(), place.devices)
+    read_offers(spec.offers).grams(spec.region)
+    if problem := check_optimizer(request.training.advanced.optimizer, machine.accelerator):
+        raise RequestError(problem)
+    return "; ".join(reasons)
+
+
+def _hosts(request: FinetuneRequest, workspace: Path) -> str:
+    from tasks.training.hosts import cluster_of, unusable
+
+    cluster = cluster_of(request.resources.hosts)
+    if cluster and (problems := unusable(cluster, workspace)):
+        raise RequestError(" ".join(problems))
+    return f"{', '.join(request.resources.hosts)}: all answer"
 
 
 def _store(run: RunContext) -> str:

@@ -52,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     prepare = commands.add_parser("prepare", help="prepare the data of a request alone, and show them", epilog=_EPILOG_PREPARE)
     prepare.set_defaults(command=_prepare)
-    for command in (run, check, prepare):
+    plan = commands.add_parser(
+        "plan", help="say how a request would be trained, how long and at what cost", epilog=_EPILOG_PREPARE
+    )
+    plan.set_defaults(command=_plan)
+    for command in (run, check, prepare, plan):
         command.add_argument("request", type=Path, help="request file (YAML or JSON)")
         command.add_argument(
             "--set", action="append", default=[], metavar="PATH=VALUE", dest="settings",
@@ -61,7 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="say for each step of a run why it ran or did not")
     explain.set_defaults(command=_explain)
     explain.add_argument("run", help="name of the run")
-    for command in (run, check, prepare, explain):
+    reproduce = commands.add_parser("reproduce", help="train a run's model again, and say how far it comes out the same")
+    reproduce.set_defaults(command=_reproduce)
+    reproduce.add_argument("run", help="name of the run")
+    reproduce.add_argument("--store", default="", metavar="BLOCK", help="the run's store block; default: the workspace")
+    for command in (run, check, prepare, plan, explain, reproduce):
         command.add_argument("--workspace", default="", metavar="DIR", help="default: TUNEFLOW_WORKSPACE, else .tuneflow")
         command.add_argument("--json", action="store_true", help="end stdout with one JSON line, the result")
     schema = commands.add_parser("schema", help="print the JSON schema of a request")
@@ -152,6 +160,19 @@ def _check(options: argparse.Namespace) -> int:
     return errors[0].exit_code if errors else DONE
 
 
+def _plan(options: argparse.Namespace) -> int:
+    with _prefect(options) as start:
+        from flows.plan_request import plan_request, print_plan
+        from flows.reading import read_request
+
+        request = read_request(options.request, options.settings)
+        if request.names_blocks():
+            start()
+        found = plan_request(request, workspace_folder(options.workspace))
+    print_plan(options, found)
+    return InputError.exit_code if found["refused"] else DONE
+
+
 def _explain(options: argparse.Namespace) -> int:
     runs = workspace_folder(options.workspace) / "runs"
     steps = [json.loads(path.read_text(encoding="utf-8")) for path in (runs / options.run / "steps").glob("*.json")]
@@ -166,6 +187,23 @@ def _explain(options: argparse.Namespace) -> int:
         what = "cached" if step["cached"] else "ran" if step["at"] else "broke off"
         print(f"{what:9} {step['step']:20} {step['seconds']:8.1f} s  {step['reason']}")
     return DONE
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    with _prefect(options) as start:
+        _tell(f"Prefect: {start()}")
+        from flows.reproduce import reproduce
+        from flows.stage_requests import StageRequest
+
+        found = _started(reproduce, StageRequest(run=options.run, store=options.store))
+    if options.json:
+        print(found.model_dump_json())
+    else:
+        for check in found.checks:
+            sign, first = "same " if check.same else "OTHER", check.first[:12] or "not noted"
+            print(f"{sign}  {check.name:12} {first:12}  {check.again[:12]}")
+        print(f"{found.level}: {found.reason}")
+    return DONE if found.level != "none" else NOT_GOOD_ENOUGH
 
 
 def _schema(_options: argparse.Namespace) -> int:

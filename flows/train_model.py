@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.chains import base_of, data_of, trained
+from flows.reproduce import TrainingRecord, environment_of_training
 from flows.stage_requests import TrainRequest, TrialRequest
 from tasks.contracts import Objective, RunContext, TrainedModel, Trial
 from tasks.errors import StoppedError, TuneflowError
@@ -21,6 +22,7 @@ def train_model(request: TrainRequest) -> TrainedModel:
         request: which run, and how to train.
     """
     with opened_stage(request.run, request, request.store) as run:
+        keep_value(run, "training", TrainingRecord(request=request, environment=environment_of_training()))
         plan, model = trained(
             run, request.method, request.training, request.resources, base_of(run), data_of(run).tokenized, request.seed
         )

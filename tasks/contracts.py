@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks.errors import FailureClass
 
@@ -348,12 +348,13 @@ class PreparedData(Value):
 
 
 class HardwarePlan(Value):
-    """What was decided before training, and why. Memory is per device."""
+    """What was decided before training, and why. Memory is per device; hours and what follows from them are of all devices."""
 
     accelerator: Literal["cpu", "cuda"]
     device_name: str
-    devices: int = Field(ge=1)
+    devices: int = Field(ge=1)  # of all nodes, as many on each
     nodes: int = Field(default=1, ge=1)
+    hosts: tuple[str, ...] = ()  # names of the nodes; () where there is one, or where something else starts them
     backend: Literal["gloo", "nccl"]
     threads: int = Field(ge=1)
     zero_stage: Literal[0, 1, 2, 3]
@@ -361,16 +362,31 @@ class HardwarePlan(Value):
     accumulation: int = Field(ge=1)
     precision: Literal["fp32", "bf16", "fp16"]
     activation_checkpointing: bool
+    offload: Literal["none", "cpu", "nvme"] = "none"  # where the optimizer's states lie, and under ZeRO 3 the weights
+    offload_folder: str = ""  # of a fast disk, for nvme
     memory_gib: float = Field(ge=0)
     hours: float = Field(ge=0)
     cost_usd: float = Field(ge=0)
     energy_kwh: float = Field(ge=0)
+    carbon_kg: float = Field(default=0.0, ge=0)  # of CO2
+    time_factor: float = Field(default=1.0, gt=0)  # `hours` is so many times what arithmetic alone says
+    memory_factor: float = Field(default=1.0, gt=0)  # the same of `memory_gib`
     reasons: tuple[str, ...]
+
+    def compare(self, memory_gib: float, hours: float) -> "Forecast":
+        """The forecast beside what happened: money, energy and CO2 are in proportion to the hours."""
+        ratio = hours / self.hours if self.hours else 0.0
+        return Forecast(
+            predicted_memory_gib=self.memory_gib, actual_memory_gib=memory_gib, predicted_hours=self.hours, actual_hours=hours,
+            predicted_cost_usd=self.cost_usd, actual_cost_usd=self.cost_usd * ratio, predicted_energy_kwh=self.energy_kwh,
+            actual_energy_kwh=self.energy_kwh * ratio, predicted_carbon_kg=self.carbon_kg,
+            actual_carbon_kg=self.carbon_kg * ratio,
+        )  # fmt: skip
 
     def identity(self) -> object:
         """The decisions alone: forecasts, names and sentences change no weight."""
         decided = {"accelerator", "devices", "nodes", "backend", "zero_stage", "micro_batch", "accumulation", "precision"}
-        return self.model_dump(mode="json", include=decided | {"activation_checkpointing"})
+        return self.model_dump(mode="json", include=decided | {"activation_checkpointing", "offload"})
 
 
 class Objective(Value):
@@ -413,6 +429,10 @@ class Forecast(Value):
     actual_hours: float
     predicted_cost_usd: float
     actual_cost_usd: float
+    predicted_energy_kwh: float = 0.0
+    actual_energy_kwh: float = 0.0
+    predicted_carbon_kg: float = 0.0
+    actual_carbon_kg: float = 0.0
 
 
 class Recovery(Value):
@@ -444,6 +464,7 @@ class TrainedModel(Value):
     tokens: int = Field(ge=1)
     rows: int = Field(default=0, ge=0)  # of one pass: sequences, or packs of several
     fill: Share = 1.0  # of the positions that were computed on, those that held a token
+    order_sha256: str = ""  # over the rows of every optimizer step; "" where it was not noted
     trainable_parameters: int = Field(ge=1)
     best_step: int = Field(ge=0)
     train_loss: float
@@ -458,6 +479,31 @@ class TrainedModel(Value):
     def identity(self) -> object:
         """The weights, and the base that an adapter needs to be a model."""
         return [self.sha256, self.base.sha256]
+
+
+class Likeness(Value):
+    """One hash of a training, and of the same training done again."""
+
+    name: str
+    first: str
+    again: str
+
+    @property
+    def same(self) -> bool:
+        """Whether both are known and equal."""
+        return bool(self.first) and self.first == self.again
+
+
+class Reproduction(Value):
+    """A training done again: `bits`, the same weights; `curve`, the same data and losses within rounding; or neither."""
+
+    run: str
+    level: Literal["bits", "curve", "none"]
+    checks: tuple[Likeness, ...]
+    largest_difference: float | None  # of two losses at the same step; None: they were taken at other steps
+    changed: tuple[str, ...]  # of device and libraries
+    recoveries: int = Field(ge=0)  # failures that the first training got over
+    reason: str
 
 
 class Score(Value):
@@ -675,3 +721,11 @@ class Spec(BaseModel):
     """What was asked: the base of every stage's options. Unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=for_the_form)
+
+
+def _as_word(value: object) -> object:
+    """YAML reads on and off as true and false."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_word)]

@@ -15,11 +15,13 @@ GIVEN_BY = {
     "base": "finetune or prepare-data",
     "data": "finetune or prepare-data",
     "search": "search-settings",
+    "training": "finetune or train-model",
     "plan": "finetune or train-model",
     "model": "finetune or train-model",
     "evaluation": "finetune or assess-model",
     "approval": "finetune",
     "release": "finetune or release-model",
+    "reproduction": "reproduce",
 }
 
 

@@ -9,6 +9,7 @@ from functools import lru_cache, wraps
 from inspect import signature
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
+from uuid import UUID
 
 from prefect import task
 from prefect.blocks.core import Block
@@ -27,9 +28,9 @@ from tasks.devices import leased, visible_devices, watched
 from tasks.encryption import vault
 from tasks.encryption.keys import MasterKey
 from tasks.errors import ServiceError, without_login
-from tasks.orchestration.steps import announce, gpu_slots, stop_reason
+from tasks.orchestration.steps import announce, gpu_slots, show_progress, stop_reason
 from tasks.process import Event, child_environment, python_module, run_child
-from tasks.progress import Reporter
+from tasks.progress import Reporter, in_words
 from tasks.storage import Store
 from tasks.tracking import Tracker
 
@@ -62,6 +63,7 @@ class StepContext:
         self._points: list[tuple[int, dict[str, float]]] = []
         self._sent = time.monotonic()
         self._said = -_SAY_SECONDS
+        self._shown: UUID | None = None
 
     @property
     def workspace(self) -> Path:
@@ -127,8 +129,9 @@ class StepContext:
         """Turn a child's event into progress, log and metrics."""
         kind = event.get("kind")
         if kind == "progress":
-            self.reporter.update(int(event["done"]), int(event["total"]))
-            self._say_step(int(event["done"]), int(event["total"]))
+            done, total, left = int(event["done"]), int(event["total"]), event.get("seconds_left")
+            self.reporter.update(done, total, left)
+            self._say_step(done, total, left)
         elif kind == "metrics":
             numbers = {key: float(value) for key, value in event.items() if key not in ("kind", "step")}
             self._points.append((int(event["step"]), numbers))
@@ -143,12 +146,14 @@ class StepContext:
         elif kind == "log":
             log.warning("%s: %s", self.step, event["text"])
 
-    def _say_step(self, done: int, total: int) -> None:
-        """Announce a step of training now and then: an automation notices where no more come."""
+    def _say_step(self, done: int, total: int, left: float | None = None) -> None:
+        """Announce a step of training now and then: an automation notices where no more come, and the run's page shows it."""
         if self.step != "train" or time.monotonic() - self._said < _SAY_SECONDS:
             return
         self._said = time.monotonic()
         self._announce("step", f"step {done} of {total}", done=done, total=total)
+        text = f"Training {self.run.title(self.step)}: step {done} of {total}"
+        self._shown = show_progress(self._shown, done / total, text + (f", about {in_words(left)} left" if left else ""))
 
     def _announce(self, what: str, text: str, **payload: object) -> None:
         name = f"{self.run.name}.{self.run.trial}" if self.run.trial else self.run.name
@@ -165,6 +170,8 @@ class StepContext:
         self.reporter.close()
         if self._said > 0:
             self._announce("ended", "training ended")
+            if self._shown:
+                show_progress(self._shown, 1.0, f"Training {self.run.title(self.step)}: ended")
         self.send_metrics()
 
     def on_line(self, line: str) -> None:

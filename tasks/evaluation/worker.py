@@ -104,7 +104,7 @@ def with_both_models(job: EvaluationJob, examine: Examine) -> None:
     import torch
 
     trained, dtype = job.trained, torch.float32 if job.precision == "fp32" else torch.bfloat16
-    apart = not trained.adapter or not keeps_base(job.trained_folder)
+    apart = not trained.adapter or trained.method == "qlora" or not keeps_base(job.trained_folder)
     if apart:
         examine("base", load_model(trained.base.location, dtype, trained.base.trust_remote_code).to(job.device).eval())
         _free(job.device)
@@ -117,7 +117,8 @@ def with_both_models(job: EvaluationJob, examine: Examine) -> None:
 
 def keeps_base(adapter: Path) -> bool:
     """Whether loading the adapter leaves the base weights as they are, so that switching it off gives the base."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    file = adapter / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"init_lora_weights": ""}  # not one of PEFT's
     return config.get("init_lora_weights", True) in _KEEPS_BASE
 
 

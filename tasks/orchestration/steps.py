@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from prefect import get_client
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, WorkerFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
@@ -333,3 +334,23 @@ def announce(event: str, name: str, text: str, **payload: Any) -> None:
         resource={"prefect.resource.id": f"tuneflow.run.{name}", "prefect.resource.name": name},
         payload={"run": name, "text": text, "flow_run_id": str(run_id) if run_id else "", **payload},
     )
+
+
+def show_progress(shown: UUID | None, share: float, text: str) -> UUID | None:
+    """Show on the flow run's page how far long work is; outside of a flow run nothing.
+
+    Args:
+        shown: what the call before returned; None at first.
+        share: of the work that is done, 0 to 1.
+        text: beside the bar.
+    """
+    if _flow_run_id() is None:
+        return shown
+    try:
+        if shown is None:
+            made = create_progress_artifact(100 * share, description=text)
+            return made if isinstance(made, UUID) else None
+        update_progress_artifact(shown, 100 * share, description=text)
+    except Exception as error:  # no bar is worth a training
+        log.debug("the progress could not be shown: %s", error)
+    return shown

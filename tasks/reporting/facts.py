@@ -286,7 +286,10 @@ def forecasts(result: FinetuneResult) -> list[tuple[str, str, str, str]]:
         ("Memory a device", f.predicted_memory_gib, f.actual_memory_gib, lambda gib: f"{gib:.2f} GiB"),
         ("Training time", f.predicted_hours, f.actual_hours, lambda hours: wording.duration(3600 * hours)),
         ("Cost", f.predicted_cost_usd, f.actual_cost_usd, wording.usd),
+        ("Energy", f.predicted_energy_kwh, f.actual_energy_kwh, lambda kwh: f"{kwh:.3g} kWh"),
+        ("CO2", f.predicted_carbon_kg, f.actual_carbon_kg, lambda kg: f"{kg:.3g} kg"),
     ]
+    rows = [row for row in rows if row[1] or row[0] not in ("Energy", "CO2")]
     return [(what, show(p), show(a), f"{a / p:.2f}×" if p else "–") for what, p, a, show in rows]
 
 

@@ -8,11 +8,12 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.basemodel import find_model
 from tasks.caching import flatten
-from tasks.contracts import Forecast, HardwarePlan, ModelRef, RunContext, TokenizedDataset, TrainedModel
+from tasks.contracts import HardwarePlan, ModelRef, RunContext, TokenizedDataset, TrainedModel
 from tasks.models import load_tokenizer, local_folder, weights_digest
 from tasks.orchestration.steps import stop_reason
 from tasks.steps import StepContext, hub_token, step, tracker_of
 from tasks.training.attempts import train
+from tasks.training.hosts import cluster_of
 from tasks.training.job import TrainingJob
 from tasks.training.methods import Method
 from tasks.training.spec import TrainingSpec
@@ -29,12 +30,39 @@ def train_once(
     seed: int,
 ) -> TrainedModel:
     """Train, going on from a checkpoint of the same training where there is one, and after what can be got over."""
+    return _trained(context, method, spec, plan, base, data, seed)
+
+
+@step("train-again", version=1)
+def train_again(
+    context: StepContext,
+    method: Method,
+    spec: TrainingSpec,
+    plan: HardwarePlan,
+    base: ModelRef,
+    data: TokenizedDataset,
+    seed: int,
+    began: float,
+) -> TrainedModel:
+    """The same training once more; `began`, the time at which that was asked, keeps it from coming out of the cache."""
+    return _trained(context, method, spec, plan, base, data, seed)
+
+
+def _trained(
+    context: StepContext,
+    method: Method,
+    spec: TrainingSpec,
+    plan: HardwarePlan,
+    base: ModelRef,
+    data: TokenizedDataset,
+    seed: int,
+) -> TrainedModel:
     checkpoints = context.workspace / "checkpoints" / context.key[:24]
     tokenizer = load_tokenizer(context.local(data.tokenizer_uri), base.trust_remote_code)
     job = TrainingJob(
         base=base, train_file=context.local(data.train.uri), validation_file=context.local(data.validation.uri),
         method=method, spec=spec, plan=plan, seed=seed, pad_token_id=tokenizer.pad_token_id, checkpoints=checkpoints,
-        out=context.folder, key=context.key,
+        out=context.folder, key=context.key, cluster=cluster_of(plan.hosts, plan.devices // plan.nodes),
     )  # fmt: skip
     context.log_parameters(settings_of(method, spec, plan, seed))
     with context.held(plan.accelerator, plan.devices) as holds:
@@ -47,20 +75,15 @@ def train_once(
         context.log_metrics({"recoveries": len(course.recoveries)})
     plan = course.apply(job).plan
     context.log_metrics({"fill": result["fill"]})
-    hours = result["seconds"] / 3600
-    price = plan.cost_usd / plan.hours if plan.hours else 0.0
     trained = TrainedModel(
         uri=f"{context.uri}/model", sha256=weights_digest(context.folder / "model"), base=base, data_sha256=data.sha256,
         tokenizer_uri=data.tokenizer_uri, adapter=method.adapter, method=method.kind,
         settings=settings_of(method, spec, plan, seed), plan=plan, seed=seed, steps=result["steps"], tokens=result["tokens"],
-        rows=result["rows"], fill=result["fill"],
+        rows=result["rows"], fill=result["fill"], order_sha256=result["order_sha256"],
         trainable_parameters=result["trainable_parameters"], best_step=result["best_step"], train_loss=result["train_loss"],
         validation_loss=result["validation_loss"], seconds=result["seconds"], run_id=context.run_id,
         resumed_from=result["resumed_from"], history_uri=f"{context.uri}/history.jsonl", recoveries=course.recoveries,
-        forecast=Forecast(
-            predicted_memory_gib=plan.memory_gib, actual_memory_gib=result["peak_gib"], predicted_hours=plan.hours,
-            actual_hours=hours, predicted_cost_usd=plan.cost_usd, actual_cost_usd=hours * price,
-        ),
+        forecast=plan.compare(result["peak_gib"], result["seconds"] / 3600),
     )  # fmt: skip
     # Not before the model is published: a kill in between would lose both.
     context.afterwards.append(lambda: shutil.rmtree(checkpoints, ignore_errors=True))

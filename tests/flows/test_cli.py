@@ -300,7 +300,7 @@ def test_help_is_quick_and_light() -> None:
     assert min(seconds) < 1.0
 
 
-@pytest.mark.parametrize("command", ["run", "check", "prepare", "explain", "schema"])
+@pytest.mark.parametrize("command", ["run", "check", "prepare", "plan", "explain", "schema"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])

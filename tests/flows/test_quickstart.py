@@ -105,6 +105,17 @@ def test_a_changed_evaluation_runs_evaluation_and_what_follows_alone(quickstart:
     assert "changed: spec.confidence 0.95 -> 0.99" in told.out
 
 
+def test_the_training_comes_out_the_same_bit_for_bit(quickstart: Ended, home: Path) -> None:
+    ended = tuneflow("reproduce", "quickstart", "--json", folder=home)
+    assert ended.code == 0, ended.err
+    assert ended.result["level"] == "bits"
+    found = {check["name"]: (check["first"], check["again"]) for check in ended.result["checks"]}
+    assert set(found) == {"data", "data order", "loss curve", "weights"}
+    assert found["weights"] == (quickstart.result["model"]["sha256"],) * 2
+    assert found["data order"] == (quickstart.result["model"]["order_sha256"],) * 2
+    assert tuneflow("reproduce", "nobody", folder=home).code == 2
+
+
 def test_a_margin_that_is_not_reached_releases_nothing_and_ends_with_3(quickstart: Ended, home: Path) -> None:
     ended = tuneflow("run", REQUEST, "--json", "--set", "name=strict", "--set", "evaluation.margin=50", folder=home)
     assert ended.code == 3

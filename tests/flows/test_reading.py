@@ -118,7 +118,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "in the wrong section": ({"training": {"seed": 3}}, "Unknown training key 'seed': it belongs to the top level."),
     "in the method": (
         {"method": {"kind": "lora", "rnk": 4}},
-        "Unknown method key 'rnk'. Did you mean 'rank'? Known: alpha, dropout, kind, rank, rank_stabilized, targets, ",
+        "Unknown method key 'rnk'. Did you mean 'rank'? Known: alpha, dropout, init, kind, rank, rank_stabilized, targets, ",
     ),
     "in another method": (
         {"method": {"kind": "full", "size": 4}},
