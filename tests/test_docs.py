@@ -240,8 +240,9 @@ def test_the_example_of_a_training_method_fits() -> None:
     assert method.check(base) == ""
     assert method.trainable_parameters(base) == 2 * 3 * 8
     assert "method.feedforward names up_proj" in method.model_copy(update={"feedforward": "up_proj"}).check(base)
-    assert callable(method.wrap)
-    assert callable(method.save)
+    assert [name for name in ("load", "wrap", "save") if not callable(getattr(method, name))] == []
+    assert method.most_divided()[0] == 2
+    assert method.driver(None, 1, None).state() == {}
 
 
 def test_the_example_of_a_format_fits(tmp_path: Path) -> None:
