@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, wraps
 from inspect import signature
 from pathlib import Path
@@ -124,6 +124,10 @@ class StepContext:
         """Log numbers to this step's run."""
         if self.run_id:
             self.tracker.log_metrics(self.run_id, [(0, values)])
+
+    def system_metrics(self) -> AbstractContextManager[None]:
+        """A context in which this step's run shows what the machine is doing."""
+        return self.tracker.system_metrics(self.run_id) if self.run_id else nullcontext()
 
     def on_event(self, event: Event) -> None:
         """Turn a child's event into progress, log and metrics."""

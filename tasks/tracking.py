@@ -1,5 +1,6 @@
 """What MLflow is told: a parent run per request, a child run per step, datasets, metrics, artifacts and model versions."""
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -82,6 +83,22 @@ class Tracker:
         ]
         for start in range(0, len(entities), 1000):
             self.client.log_batch(run_id, metrics=entities[start : start + 1000])
+
+    @contextmanager
+    def system_metrics(self, run_id: str) -> Iterator[None]:
+        """Log every ten seconds what this machine's processors, memory, disk, network and NVIDIA GPUs are doing.
+
+        GPUs are seen where nvidia-ml-py is installed.
+        """
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+        monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self.client.tracking_uri)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
 
     def log_dataset(self, run_id: str, name: str, digest: str, source: str, profile: str) -> None:
         """Say which data a run was about."""

@@ -65,7 +65,7 @@ def _trained(
         out=context.folder, key=context.key, cluster=cluster_of(plan.hosts, plan.devices // plan.nodes),
     )  # fmt: skip
     context.log_parameters(settings_of(method, spec, plan, seed))
-    with context.held(plan.accelerator, plan.devices) as holds:
+    with context.held(plan.accelerator, plan.devices) as holds, context.system_metrics():
         result, course = train(
             job, on_event=context.on_event, on_line=context.on_line, should_stop=stop_reason, log_file=context.log_file,
             on_recovery=lambda course: context.log_metrics({"recoveries": len(course.recoveries)}), tag=context.run.run_id,

@@ -77,6 +77,27 @@ def test_metrics_keep_their_steps(tracker: Tracker) -> None:
     assert tracker.client.get_run(run).data.metrics.keys() == {"loss", "rate", "loss-nats-"}
 
 
+def test_a_run_shows_what_the_machine_is_doing(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    run = tracker.open("train", {})
+
+    def steps() -> list[int]:
+        return [metric.step for metric in tracker.client.get_metric_history(run, "system/cpu_utilization_percentage")]
+
+    for expected in (1, 2):  # the second goes on where the first ended, as in a run that is taken up again
+        known = len(steps())
+        with tracker.system_metrics(run):
+            deadline = time.monotonic() + 60
+            while len(steps()) < known + 1 and time.monotonic() < deadline:
+                time.sleep(0.1)
+        assert sorted(steps()) == list(range(len(steps()))), expected
+        assert len(steps()) > known
+    assert "system/system_memory_usage_percentage" in tracker.client.get_run(run).data.metrics
+    ended = len(steps())
+    time.sleep(0.5)
+    assert len(steps()) == ended
+
+
 def test_a_run_names_its_data(tracker: Tracker) -> None:
     run = tracker.open("bot", {})
     tracker.log_dataset(run, "tickets", "d" * 64, '{"files": []}', '{"rows": 3}')
