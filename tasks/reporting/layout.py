@@ -7,22 +7,22 @@ from collections.abc import Iterable, Sequence
 from tasks.reporting import facts, wording
 
 _COLUMNS = 100
-_LABEL = 18
+_LABEL, _LONGEST = 18, 40  # letters of a label
 
 
 def two_columns(rows: Iterable[tuple[str, str]]) -> list[str]:
     """Labels and texts as lines of at most 100 characters; further lines of a text stand below it."""
-    return [line for label, text in rows for line in _wrapped(label, text)]
+    table = [(wording.cut(label, _LONGEST), text) for label, text in rows]
+    width = max([_LABEL, *(len(label) for label, _ in table)])
+    return [line for label, text in table for line in _wrapped(label, text, width)]
 
 
-def _wrapped(label: str, text: str) -> list[str]:
-    label = wording.cut(label, 40)
-    start = f"{label:<{_LABEL}}  "
+def _wrapped(label: str, text: str, width: int) -> list[str]:
     return textwrap.wrap(
         facts.one_line(text) or "-",
         _COLUMNS,
-        initial_indent=start,
-        subsequent_indent=" " * (_LABEL + 2),
+        initial_indent=f"{label:<{width}}  ",
+        subsequent_indent=" " * (width + 2),
         break_on_hyphens=False,
     )
 
