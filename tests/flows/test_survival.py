@@ -126,7 +126,7 @@ def test_a_killed_engine_leaves_nothing_running_and_a_retry_goes_on_from_the_che
     run_id = api.start("train-model/train-model", {"run": "retried", "training": training_of("retried", 240)})
     training(installation, "retried", run_id)
     engine_of(run_id).kill()
-    within(10, lambda: not tagged(workspace, "retried"), "nothing computes")
+    within(30, lambda: not tagged(workspace, "retried"), "nothing computes")
     api.wait(run_id, "Crashed", 30)
     within(90, lambda: api.slots() == 0, "the slot is free")
     api.set_state(run_id, "SCHEDULED", "AwaitingRetry")  # what the button Retry does
@@ -222,7 +222,7 @@ def test_a_killed_command_is_marked_crashed_and_the_same_command_goes_on(install
     os.killpg(process.pid, signal.SIGKILL)
     _, told = process.communicate()
     assert "Prefect: the server of `tuneflow up`" in told
-    within(10, lambda: not tagged(workspace, "killed"), "nothing computes")
+    within(30, lambda: not tagged(workspace, "killed"), "nothing computes")
     run_id = record(workspace, "killed", "context")["flow_run_id"]
     assert api.state(run_id) == "Running"
     within(3 * 30 + 15, lambda: api.state(run_id) == "Crashed", "it is marked Crashed")
