@@ -103,16 +103,26 @@ class Keeper:
         divided = any((kept.folder / _TAG).glob("*optim_states.pt"))  # among the ranks that wrote it
         if kept.ranks == self.world or not divided:
             return _TAG
-        if self.job.plan.offload == "nvme":
+        if why := self._unconvertible():
             raise TrainingError(
-                f"The checkpoint of step {kept.step} is of {kept.ranks} rank(s) and there are {self.world} now, but states "
-                "that lie on a fast disk (offload nvme) cannot be converted. Use as many devices as before, or offload cpu."
+                f"The checkpoint of step {kept.step} is of {kept.ranks} rank(s) and there are {self.world} now, but {why}."
             )
         if self.rank == 0:
             emit("log", text=f"the checkpoint of step {kept.step} is of {kept.ranks} rank(s); converted for {self.world}")
             universal.convert(kept.folder, _TAG)
         dist.barrier()
         return universal.TAG
+
+    def _unconvertible(self) -> str:
+        """Why states that are divided cannot be divided anew, and what to do; "" where they can."""
+        if self.job.plan.offload == "nvme":
+            return "states on a fast disk (offload nvme) cannot be converted. Use as many devices as before, or offload cpu"
+        if self.job.spec.advanced.optimizer != "adamw":
+            return (
+                "moments in 8 bits that ZeRO has divided cannot be converted. Use as many devices as before, or "
+                "training.advanced.optimizer: adamw"
+            )
+        return ""
 
     def _has_room(self, step: int) -> bool:
         needed = checkpoint.taken_bytes(self.root) or checkpoint.expected_bytes(self.weights)

@@ -54,6 +54,23 @@ def test_the_loss_goes_on_with_another_number_of_ranks(
     assert losses(job) == pytest.approx(undisturbed[method.kind], rel=1e-4)
 
 
+def test_moments_in_8_bits_that_are_not_divided_go_on_with_another_number_of_ranks(make_job: Any) -> None:
+    """Each rank holds all of them, so that there is nothing to convert."""
+    spec = {
+        **SPEC,
+        "max_steps": 15,
+        "advanced": AdvancedTraining(checkpoint_steps=4, validate_steps=1000, optimizer="adamw_8bit"),
+    }
+    whole, moved = (
+        make_job(name, Lora(rank=4), cpu_plan(devices=ranks, micro_batch=8, accumulation=2 // ranks), **spec)
+        for name, ranks in (("whole", 1), ("moved", 2))
+    )
+    train_and_kill(whole, 0)
+    begun = train_and_kill(moved, 1, ranks=(2, 1), least=4)
+    assert 0 < begun[1] < 15
+    assert losses(moved) == pytest.approx(losses(whole), rel=1e-4)
+
+
 def test_what_cannot_be_converted_is_told_with_the_last_lines(tmp_path: Path) -> None:
     (tmp_path / "step-00000003" / "state").mkdir(parents=True)
     with pytest.raises(

@@ -13,7 +13,7 @@ from tasks.training import engine
 from tasks.training.methods.full import Full
 from tasks.training.methods.lora import Lora
 from tasks.training.methods.qlora import QLora
-from tasks.training.optimizers import check_optimizer, make_optimizer
+from tasks.training.optimizers import check_group, check_optimizer, make_optimizer
 from tasks.training.spec import AdvancedTraining, TrainingSpec
 from tests.tasks.training.conftest import cpu_plan, losses
 from tests.tasks.training.ranks import run, start
@@ -72,10 +72,27 @@ def test_the_optimizer_is_the_one_that_was_asked_for_with_its_settings(kind: Any
     assert (group["lr"], tuple(group["betas"]), group["weight_decay"]) == (3e-4, (0.8, 0.95), 0.1)
 
 
+def test_adamw_is_one_kernel_but_where_its_states_lie_elsewhere() -> None:
+    import torch
+
+    for offload, fused in (("none", True), ("cpu", False)):
+        plan = cpu_plan(offload=offload, zero_stage=2)
+        made = make_optimizer([torch.nn.Parameter(torch.zeros(4))], plan, TrainingSpec(), 3e-4)
+        assert made.param_groups[0]["fused"] is fused
+
+
 def test_an_optimizer_that_moves_its_states_needs_a_gpu() -> None:
     assert "no GPU was found. Use adamw_8bit, or adamw." in check_optimizer("paged_adamw_8bit", "cpu")
     assert check_optimizer("paged_adamw_8bit", "cuda") == ""
     assert check_optimizer("adamw_8bit", "cpu") == ""
+
+
+def test_moments_in_8_bits_need_the_same_machines_to_the_end() -> None:
+    told = check_group("adamw_8bit", 3, 0, "auto")
+    assert "Set resources.least_nodes: 3, so that training waits for it, or use adamw." in told
+    assert check_group("adamw_8bit", 3, 2, 2) != ""
+    assert check_group("adamw_8bit", 3, 3, 2) == check_group("adamw_8bit", 3, 1, 0) == check_group("adamw", 3, 1, 2) == ""
+    assert check_group("adamw_8bit", 1, 0, "auto") == ""
 
 
 @pytest.mark.slow

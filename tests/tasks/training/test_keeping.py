@@ -94,6 +94,17 @@ def test_what_was_saved_comes_back_with_what_the_method_keeps(job: TrainingJob) 
     assert torch.equal(driver.number, other.number)
 
 
+@pytest.mark.parametrize("kept", [1, 3])
+def test_as_many_checkpoints_stay_as_are_asked_for(job: TrainingJob, kept: int) -> None:
+    advanced = job.spec.advanced.model_copy(update={"keep_checkpoints": kept})
+    asked = job.model_copy(update={"spec": job.spec.model_copy(update={"advanced": advanced})})
+    keeper = Keeper(asked, Engine(), NoDriver())
+    for step in range(1, 6):
+        keeper.save(step, {})
+    left = sorted(int(path.parent.name.removeprefix("step-")) for path in job.checkpoints.glob("step-*/complete.json"))
+    assert left == list(range(6 - kept, 6))
+
+
 def test_a_first_run_finds_nothing(job: TrainingJob) -> None:
     assert Keeper(job, Engine(), NoDriver()).resume() is None
 
@@ -173,12 +184,23 @@ def test_a_checkpoint_in_which_there_is_nothing_to_load_is_refused(job: Training
         keeper.resume()
 
 
-def test_states_on_a_fast_disk_are_not_converted_for_another_number_of_ranks(job: TrainingJob) -> None:
+@pytest.mark.parametrize(
+    ("plan", "optimizer", "why"),
+    [
+        ({"offload": "nvme"}, "adamw", "states on a fast disk .* Use as many devices as before, or offload cpu"),
+        ({}, "adamw_8bit", "moments in 8 bits that ZeRO has divided .* or training.advanced.optimizer: adamw"),
+    ],
+)
+def test_what_cannot_be_converted_for_another_number_of_ranks_is_refused(
+    job: TrainingJob, plan: dict[str, Any], optimizer: Any, why: str
+) -> None:
     Keeper(job, Engine(), NoDriver()).save(3, {})
     folder = checkpoint.folder_of(job.checkpoints, 3)
     (folder / "state" / "zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
     content = json.loads((folder / "complete.json").read_text())
     (folder / "complete.json").write_text(json.dumps({**content, "ranks": 2}))
-    away = job.model_copy(update={"plan": job.plan.model_copy(update={"offload": "nvme"})})
-    with pytest.raises(TrainingError, match=r"is of 2 rank\(s\) and there are 1 now, but states that lie on a fast disk"):
+    advanced = job.spec.advanced.model_copy(update={"optimizer": optimizer})
+    spec = job.spec.model_copy(update={"advanced": advanced})
+    away = job.model_copy(update={"plan": job.plan.model_copy(update=plan), "spec": spec})
+    with pytest.raises(TrainingError, match=rf"is of 2 rank\(s\) and there are 1 now, but {why}"):
         Keeper(away, Engine(), NoDriver()).resume()
