@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from tasks.contracts import HardwarePlan, ModelRef
+from tasks.training.methods.adapting import adapted
 from tasks.training.methods.driver import Driver
 from tasks.training.methods.low_rank import Adapted, check_rank, check_targets, matrices, target_modules
 from tasks.training.methods.ranks import RankDriver, RankSchedule, only_used_ranks
@@ -87,7 +88,7 @@ class AdaLora(Adapted):
 
     def wrap(self, model: "PreTrainedModel") -> Any:
         """The model with its adapters; only they require gradients."""
-        from peft import AdaLoraConfig, get_peft_model
+        from peft import AdaLoraConfig
 
         config = AdaLoraConfig(
             task_type="CAUSAL_LM",
@@ -99,7 +100,7 @@ class AdaLora(Adapted):
             orth_reg_weight=self.orthogonality,
             total_step=1,  # demanded, and not used: the driver knows the real number of steps
         )
-        return get_peft_model(model, config)
+        return adapted(model, config)
 
     def save(self, model: Any, folder: Path) -> None:
         """Write the adapter alone, without the ranks that it lost."""

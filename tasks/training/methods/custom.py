@@ -1,5 +1,6 @@
 """The method `custom`: any of PEFT's methods by its configuration, or an adapter class of one's own."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -8,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from tasks.contracts import HardwarePlan, ModelRef, Spec
 from tasks.errors import RequestError
 from tasks.plugins import adapter_class, as_mapping
+from tasks.training.methods.adapting import adapted
 from tasks.training.methods.driver import Driver, NoDriver
 
 if TYPE_CHECKING:
@@ -102,9 +104,7 @@ class Custom(Spec):
         """The model with its adapters; only they require gradients."""
         if self.adapter_class:
             return self._own().wrap(model)
-        from peft import get_peft_model
-
-        return get_peft_model(model, self._peft_config())
+        return adapted(model, self._peft_config())
 
     def save(self, model: Any, folder: Path) -> None:
         """Write the adapter alone."""
@@ -126,25 +126,31 @@ class Custom(Spec):
         Raises:
             RequestError: one of these does not work.
         """
-        import torch
-
         from tasks.training.methods.skeleton import fresh_skeleton
 
-        act = "be put around"
+        if not self.adapter_class:
+            demand_tokens(as_mapping(self.config), base)
+        wrapped = self._attempt("be put around", base, lambda: self.wrap(fresh_skeleton(base)))
+        if wrapped is None:
+            return
+        self._attempt("compute with", base, lambda: _compute(wrapped))
+        if self.adapter_class:
+            self._attempt("be merged into", base, lambda: self._own().merge(wrapped))
+        else:
+            self._attempt("be loaded again beside", base, lambda: _configured_again(wrapped))
+            self._attempt("be merged into", base, wrapped.merge_and_unload)
+
+    def _attempt(self, act: str, base: ModelRef, do: Callable[[], Any]) -> Any:
+        """What `do` gives; None where it asked for the values of weights that have none, and so shows nothing.
+
+        Raises:
+            RequestError: it does not work.
+        """
         try:
-            wrapped = self.wrap(fresh_skeleton(base))
-            act = "compute with"
-            ids, mask = torch.zeros(1, 4, dtype=torch.long, device="meta"), torch.zeros(1, 1, 4, 4, device="meta")
-            wrapped(input_ids=ids, attention_mask=mask, use_cache=False)
-            if not self.adapter_class:
-                act = "be loaded again beside"
-                config = wrapped.peft_config["default"]
-                type(config)(**{key: value for key, value in vars(config).items() if key in _settable(type(config))})
-            act = "be merged into"
-            self._own().merge(wrapped) if self.adapter_class else wrapped.merge_and_unload()
+            return do()
         except RuntimeError as error:
-            if "meta" in str(error):  # torch, asked for the values of weights that have none
-                return
+            if "meta" in str(error):  # torch's message
+                return None
             raise _unfit(self._name, act, base, error) from error
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise _unfit(self._name, act, base, error) from error
@@ -202,12 +208,46 @@ def peft_config(content: dict[str, Any]) -> Any:
         config = known[name](task_type="CAUSAL_LM", **{key: value for key, value in content.items() if key != "peft_type"})
     except (ValueError, TypeError) as error:
         raise RequestError(f"method.config: {name} refuses it: {_first_line(error)}.") from error
+    if name == "TRAINABLE_TOKENS" and not content.get("token_indices"):
+        raise RequestError("method.config: TRAINABLE_TOKENS learns single tokens, and token_indices names none, e.g. [5, 17].")
     if config.is_prompt_learning:
         raise RequestError(
             f"method.config: {name} learns tokens that are put before each text, not weights. They cannot be merged into the "
             f"model, so that nothing could be exported. Use a method that changes weights, such as LORA, IA3 or VERA."
         )
     return config
+
+
+def demand_tokens(content: dict[str, Any], base: ModelRef) -> None:
+    """Refuse tokens that are to learn and that `base` does not have.
+
+    Raises:
+        RequestError: there is one.
+    """
+    for field in ("token_indices", "trainable_token_indices"):
+        named = content.get(field) or []
+        parts = list(named.values()) if isinstance(named, dict) else [named]
+        numbers = [number for part in parts for number in (part if isinstance(part, list) else [part])]
+        strange = [number for number in numbers if not (isinstance(number, int) and 0 <= number < base.vocabulary)]
+        if strange:
+            raise RequestError(
+                f"method.config: {field} names {strange[0]!r}, but the tokens of {base.uri} are the numbers 0 to "
+                f"{base.vocabulary - 1}."
+            )
+
+
+def _compute(wrapped: Any) -> None:
+    """A pass over a few tokens without weights."""
+    import torch
+
+    ids, mask = torch.zeros(1, 4, dtype=torch.long, device="meta"), torch.zeros(1, 1, 4, 4, device="meta")
+    wrapped(input_ids=ids, attention_mask=mask, use_cache=False)
+
+
+def _configured_again(wrapped: Any) -> None:
+    """PEFT's configuration once more, from what it became: it is checked when an adapter is loaded."""
+    config = wrapped.peft_config["default"]
+    type(config)(**{key: value for key, value in vars(config).items() if key in _settable(type(config))})
 
 
 def _settable(kind: type) -> set[str]:

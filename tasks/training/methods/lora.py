@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from tasks.contracts import HardwarePlan, ModelRef
+from tasks.training.methods.adapting import adapted
 from tasks.training.methods.driver import Driver, NoDriver
 from tasks.training.methods.low_rank import LowRank, check_rank, check_targets, lora_config, low_rank_size
 
@@ -53,9 +54,7 @@ class Lora(LowRank):
 
     def wrap(self, model: "PreTrainedModel") -> Any:
         """The model with its adapters; only they require gradients."""
-        from peft import get_peft_model
-
-        return get_peft_model(model, lora_config(self, _INITS[self.init]))
+        return adapted(model, lora_config(self, _INITS[self.init]))
 
     def save(self, model: Any, folder: Path) -> None:
         """Write the adapter alone."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from tasks.contracts import HardwarePlan, ModelRef
+from tasks.training.methods.adapting import adapted
 from tasks.training.methods.driver import Driver, NoDriver
 from tasks.training.methods.low_rank import LowRank, check_rank, check_targets, lora_config, low_rank_size
 
@@ -48,9 +49,7 @@ class QLora(LowRank):
 
     def wrap(self, model: "PreTrainedModel") -> Any:
         """The model with its adapters; only they require gradients."""
-        from peft import get_peft_model
-
-        return get_peft_model(model, lora_config(self))
+        return adapted(model, lora_config(self))
 
     def save(self, model: Any, folder: Path) -> None:
         """Write the adapter alone."""
