@@ -51,7 +51,7 @@ def inspect(request: FinetuneRequest) -> tuple[CheckReport, list[InputError]]:
     attempt("data", "rows that map to conversations", lambda: _data(request))
     attempt("model", "a causal language model in safetensors, with its tokenizer", lambda: _model(request, run))
     attempt("machine", "the devices and the precision that were asked for", lambda: _machine(request))
-    if request.resources.hosts:
+    if request.resources.machines > 1 or request.resources.hosts:
         attempt("hosts", "reached without a password, with the same files", lambda: _hosts(request, workspace))
     attempt("store", "can be written, read and deleted from", lambda: _store(run))
     attempt("tracking", "can be written to and deleted from", lambda: _tracking(run))
@@ -113,7 +113,8 @@ def _model(request: FinetuneRequest, run: RunContext) -> str:
         _demand_method(request, None)
         return f"{spec.uri} is on the hub; it is fetched when the run starts"
     _fits(request, found)
-    disk = demand_disk(workspace, 4 * found.bytes + _kept(request, found) + _LEAST_DISK, f"A run with {spec.uri}")
+    needed = 4 * found.bytes + _kept(request, found) + _LEAST_DISK
+    disk = demand_disk(workspace, needed, f"A run with {spec.uri} and its {_checkpoints(request)} checkpoints")
     return f"{found.architecture}, {found.parameters:,} parameters, up to {found.max_positions} tokens; disk: {disk}"
 
 
@@ -121,7 +122,11 @@ def _kept(request: FinetuneRequest, base: ModelRef) -> int:
     """Bytes of the checkpoints that lie on the disk at once: those kept, and the next until it is proven."""
     from tasks.training.checkpoint import expected_bytes
 
-    return (request.training.advanced.keep_checkpoints + 1) * expected_bytes(request.method.trainable_parameters(base))
+    return _checkpoints(request) * expected_bytes(request.method.trainable_parameters(base))
+
+
+def _checkpoints(request: FinetuneRequest) -> int:
+    return request.training.advanced.keep_checkpoints + 1
 
 
 def _fits(request: FinetuneRequest, base: ModelRef) -> None:
@@ -169,21 +174,26 @@ def _machine(request: FinetuneRequest) -> str:
     from tasks.resources.hardware import find_machine
     from tasks.resources.offers import read_offers
     from tasks.resources.planning import locate
-    from tasks.training.optimizers import check_optimizer
+    from tasks.training.optimizers import check_group, check_optimizer
 
     machine, spec = find_machine(), request.resources
     demand_sensible(spec, machine)
     place, reasons = locate(spec, machine)
     possible_stages(spec, *request.method.most_divided(), place.devices)
     read_offers(spec.offers).grams(spec.region)
-    if problem := check_optimizer(request.training.advanced.optimizer, machine.accelerator):
+    optimizer = request.training.advanced.optimizer
+    problem = check_optimizer(optimizer, machine.accelerator)
+    problem = problem or check_group(optimizer, spec.machines, spec.least_nodes, spec.zero_stage)
+    if problem:
         raise RequestError(problem)
     return "; ".join(reasons)
 
 
 def _hosts(request: FinetuneRequest, workspace: Path) -> str:
+    from tasks.resources.choices import demand_hosts
     from tasks.training.hosts import cluster_of, unusable
 
+    demand_hosts(request.resources)
     cluster = cluster_of(request.resources.hosts)
     if cluster and (problems := unusable(cluster, workspace)):
         raise RequestError(" ".join(problems))

@@ -354,7 +354,8 @@ class HardwarePlan(Value):
     device_name: str
     devices: int = Field(ge=1)  # of all nodes, as many on each
     nodes: int = Field(default=1, ge=1)
-    hosts: tuple[str, ...] = ()  # names of the nodes; () where there is one, or where something else starts them
+    least_nodes: int = Field(default=1, ge=1)  # with fewer than these training waits
+    hosts: tuple[str, ...] = ()  # names of the nodes; () where there is this machine alone
     backend: Literal["gloo", "nccl"]
     threads: int = Field(ge=1)
     zero_stage: Literal[0, 1, 2, 3]

@@ -31,10 +31,24 @@ def choose_devices(spec: ResourceSpec, machine: Machine) -> tuple[int, str]:
 def choose_nodes(spec: ResourceSpec) -> tuple[int, str]:
     """How many machines train together, and why; they are taken to be like this one."""
     if spec.hosts:
-        return spec.machines, f"{spec.machines} machine(s): the hosts {', '.join(spec.hosts)}, taken to be like this one"
+        least = f"; training waits where fewer than {spec.least_nodes} are left" if spec.least_nodes > 1 else ""
+        return spec.machines, f"{spec.machines} machine(s): the hosts {', '.join(spec.hosts)}, taken to be like this one{least}"
     if spec.nodes > 1:
         return spec.nodes, f"{spec.nodes} machines: as asked, taken to be like this one"
     return 1, ""
+
+
+def demand_hosts(spec: ResourceSpec) -> None:
+    """Refuse several machines that nobody named; a plan for them can be made all the same.
+
+    Raises:
+        RequestError: there are no names by which they could be reached.
+    """
+    if spec.machines > 1 and not spec.hosts:
+        raise RequestError(
+            f"resources.nodes is {spec.nodes}, but resources.hosts names no machine. Name {spec.nodes} as ssh knows them, e.g. "
+            f"hosts: [gpu-1, gpu-2], or leave nodes out to train on this one."
+        )
 
 
 def choose_precision(spec: ResourceSpec, machine: Machine) -> tuple[Precision, str]:

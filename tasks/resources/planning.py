@@ -68,7 +68,8 @@ def plan_training(
     backend: Literal["gloo", "nccl"] = "nccl" if machine.accelerator == "cuda" else "gloo"
     return HardwarePlan(
         accelerator=machine.accelerator, device_name=machine.name, devices=place.devices, nodes=place.nodes,
-        hosts=tuple(spec.hosts), backend=backend, threads=max(1, machine.cores * place.nodes // place.devices),
+        hosts=tuple(spec.hosts), least_nodes=max(1, spec.least_nodes), backend=backend,
+        threads=max(1, machine.cores * place.nodes // place.devices),
         zero_stage=setup.zero_stage, micro_batch=setup.rows, accumulation=setup.accumulation, precision=place.precision,
         activation_checkpointing=setup.checkpointing, offload=setup.offload,
         offload_folder=spec.offload_folder if setup.offload == "nvme" else "", memory_gib=memory, hours=prices.hours,

@@ -26,6 +26,13 @@ class ResourceSpec(Spec):
         title="Machines",
         description="How many like this one train together, 0 to 1024. 0: as many as hosts are named, else this one.",
     )
+    least_nodes: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        title="Least machines",
+        description="With fewer than these training waits for machines that were lost, 0 to 1024. 0: one is enough to go on.",
+    )
     hosts: list[str] = Field(
         default_factory=list,
         title="Hosts",
@@ -85,6 +92,8 @@ class ResourceSpec(Spec):
             raise ValueError(f"nodes is {self.nodes}, but {len(self.hosts)} hosts are named; leave one of them out")
         if len(set(self.hosts)) < len(self.hosts):
             raise ValueError("hosts names a host twice")
+        if self.least_nodes > self.machines:
+            raise ValueError(f"least_nodes is {self.least_nodes}, but {self.machines} machine(s) train; name more hosts")
         if self.offload == "nvme" and not self.offload_folder:
             raise ValueError("offload nvme needs offload_folder, a folder on a fast local disk")
         if self.offload_folder and self.offload in ("none", "cpu"):

@@ -12,6 +12,7 @@ from tasks.errors import ChildError, StoppedError
 from tasks.orchestration.steps import stop_reason
 from tasks.process import Event, child_environment, python_module, run_child
 from tasks.resources import probe
+from tasks.resources.choices import demand_hosts
 from tasks.resources.fitting import Wanted, find_fit
 from tasks.resources.footprint import Method
 from tasks.resources.hardware import Machine, find_machine
@@ -37,6 +38,7 @@ def plan_hardware(
         work: what the training computes.
         others: methods to be named where this one does not fit.
     """
+    demand_hosts(spec)
     machine, wanted = find_machine(), Wanted(base, _method(method), work)
     past = past_of(context.run, machine)
     trial, why = _probed(context, spec, machine, wanted, past)

@@ -17,8 +17,8 @@ _SECONDS = 20.0
 COMMAND, ADDRESS = "TUNEFLOW_HOST_COMMAND", "TUNEFLOW_ADDRESS"  # variables that say what is not found out
 
 
-def cluster_of(hosts: Sequence[str], per_host: int = 1) -> Cluster | None:
-    """The hosts with `per_host` ranks on each; None where there are none.
+def cluster_of(hosts: Sequence[str], per_host: int = 1, least: int = 1) -> Cluster | None:
+    """The hosts with `per_host` ranks on each, `least` of which are enough to train; None where there are none.
 
     The variable TUNEFLOW_HOST_COMMAND replaces ssh, and TUNEFLOW_ADDRESS is this machine's address where the hosts see another
     one than it would find.
@@ -36,7 +36,7 @@ def cluster_of(hosts: Sequence[str], per_host: int = 1) -> Cluster | None:
             f"resources.hosts names {first}, which has no address here: {error.strerror}. Use a name or address that this "
             f"machine can resolve, or say in {ADDRESS} which address of this machine the hosts can reach."
         ) from error
-    cluster = Cluster(hosts=tuple(hosts), per_host=per_host, address=address)
+    cluster = Cluster(hosts=tuple(hosts), least=least, per_host=per_host, address=address)
     command = os.environ.get(COMMAND, "")
     return cluster.model_copy(update={"command": command}) if command else cluster
 

@@ -1,5 +1,6 @@
 """The training stage's step."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tasks.training.hosts import cluster_of
 from tasks.training.job import TrainingJob
 from tasks.training.methods import Method
 from tasks.training.spec import TrainingSpec
+
+log = logging.getLogger("tuneflow")
 
 
 @step("train", version=2)
@@ -62,7 +65,7 @@ def _trained(
     job = TrainingJob(
         base=base, train_file=context.local(data.train.uri), validation_file=context.local(data.validation.uri),
         method=method, spec=spec, plan=plan, seed=seed, pad_token_id=tokenizer.pad_token_id, checkpoints=checkpoints,
-        out=context.folder, key=context.key, cluster=cluster_of(plan.hosts, plan.devices // plan.nodes),
+        out=context.folder, key=context.key, cluster=cluster_of(plan.hosts, plan.devices // plan.nodes, plan.least_nodes),
     )  # fmt: skip
     context.log_parameters(settings_of(method, spec, plan, seed))
     with context.held(plan.accelerator, plan.devices) as holds, context.system_metrics():
@@ -71,6 +74,8 @@ def _trained(
             on_recovery=lambda course: context.log_metrics({"recoveries": len(course.recoveries)}), tag=context.run.run_id,
             holds=holds,
         )  # fmt: skip
+    if result["details"]:
+        log.info("train: by part of the model: %s", ", ".join(f"{name} {value:g}" for name, value in result["details"].items()))
     if course.recoveries:  # those of an earlier run of this training among them
         context.log_metrics({"recoveries": len(course.recoveries)})
     plan = course.apply(job).plan

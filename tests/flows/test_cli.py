@@ -127,17 +127,6 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"method": {"kind": "full"}, "release": {"formats": [{"kind": "adapter"}]}},
         "request release.formats asks for adapter, but method full trains no adapter; use safetensors.",
     ),
-    "longer than the model holds": (
-        {"training": {"max_length": 512}},
-        "model training.max_length is 512, but models/tiny holds at most 256 tokens.",
-    ),
-    "rank above the model": (
-        {"method": {"kind": "lora", "rank": 65}},
-        "model method.rank 65 is above the model's hidden size 64; use a smaller rank, e.g. 16.",
-    ),
-    "more devices than there are": (
-        {"resources": {"devices": 1024}}, "machine resources.devices is 1024, but this machine has ",
-    ),
     "the same format twice": (
         {"release": {"formats": [{"kind": "safetensors"}] * 2}},
         "request release.formats names a format twice: safetensors, safetensors.",
@@ -158,6 +147,83 @@ def test_check_refuses_with_one_clear_message(cli: Any, request_file: Any, name:
     assert found.code == 2
     assert len(found.failures) == 1
     assert " ".join(found.failures[0].split()).startswith(BAD[name][1])
+
+
+TRAINING: dict[str, tuple[dict[str, Any], str]] = {
+    "rank 0": ({"method": {"kind": "lora", "rank": 0}}, "method.rank is 0, expected at least 1."),
+    "rank above the model": (
+        {"method": {"kind": "lora", "rank": 65}},
+        "model method.rank 65 is above the model's hidden size 64; use a smaller rank, e.g. 16.",
+    ),
+    "unknown target": (
+        {"method": {"kind": "lora", "targets": "q_prj"}},
+        "model method.targets names 'q_prj', which is no layer of models/tiny that this method can adapt: it has down_proj, "
+        "embed_tokens, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj. Did you mean q_proj? Or use all-linear.",
+    ),
+    "longer than the model holds": (
+        {"training": {"max_length": 512}},
+        "model training.max_length is 512, but models/tiny holds at most 256 tokens.",
+    ),
+    "more devices than there are": (
+        {"resources": {"devices": 1024}}, "machine resources.devices is 1024, but this machine has ",
+    ),
+    "an adapter that ZeRO 3 cannot divide": (
+        {"method": {"kind": "adalora"}, "resources": {"zero_stage": 3}},
+        "machine resources.zero_stage is 3, but at most 2 works here: AdaLoRA weighs and masks whole adapters between two "
+        "steps, which ZeRO 3 divides.",
+    ),
+    "8 bits on machines that may be lost": (
+        {"resources": {"hosts": ["localhost", "127.0.0.2"]}, "training": {"advanced": {"optimizer": "adamw_8bit"}}},
+        "machine training.advanced.optimizer is adamw_8bit, but where a machine is lost the others go on with moments",
+    ),
+    "not enough disk": (
+        {"method": {"kind": "full"}, "training": {"advanced": {"keep_checkpoints": 100}}},
+        "model A run with models/tiny and its 101 checkpoints needs about ",
+    ),
+    "machines without names": (
+        {"resources": {"nodes": 2}},
+        "hosts resources.nodes is 2, but resources.hosts names no machine. Name 2 as ssh knows them, e.g. hosts: [gpu-1, ",
+    ),
+    "a host that is nowhere": (
+        {"resources": {"hosts": ["nowhere.invalid"]}}, "hosts resources.hosts names nowhere.invalid, which has no address here",
+    ),
+    "a host that does not see the files": (
+        {"resources": {"hosts": ["127.0.0.1"]}},
+        "hosts resources.hosts: 127.0.0.1 cannot take part (it does not see the same files). It must be reached without a ",
+    ),
+    "tokens to learn that nobody named": (
+        {"method": {"kind": "custom", "config": {"peft_type": "TRAINABLE_TOKENS"}}},
+        "model method.config: TRAINABLE_TOKENS learns single tokens, and token_indices names none",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_check_refuses_a_training_that_cannot_be_with_one_clear_message(
+    cli: Any, request_file: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, told = TRAINING[name]
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr("tasks.workspace.shutil.disk_usage", lambda _: usage._replace(free=400 * 2**20))
+    reach = """sh -c 'test "$0" != 127.0.0.1 && exec sh -c "$1"' {host} {command}"""  # all but one
+    monkeypatch.setenv("TUNEFLOW_HOST_COMMAND", reach)
+    path = request_file(**changes)
+    found = cli("check", path)
+    assert found.code == 2
+    problems = found.failures or [found.err.removeprefix(f"Error: {path}: ")]
+    assert len(problems) == 1
+    assert " ".join(problems[0].split()).startswith(told)
+
+
+def test_hosts_that_answer_and_a_disk_with_room_pass(
+    cli: Any, request_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEFLOW_HOST_COMMAND", f"sh -c 'echo $0 >> {tmp_path}/asked; exec sh -c \"$1\"' {{host}} {{command}}")
+    hosts = {"hosts": ["127.0.0.1", "localhost"], "least_nodes": 2}
+    found = cli("check", request_file(resources=hosts, training={"advanced": {"keep_checkpoints": 1}}))
+    assert (found.code, found.failures) == (0, [])
+    assert "127.0.0.1, localhost: all answer" in found.out
+    assert (tmp_path / "asked").read_text().split() == ["127.0.0.1", "localhost"]
 
 
 def test_unknown_columns_are_listed_with_the_way_to_map_them(cli: Any, request_file: Any) -> None:

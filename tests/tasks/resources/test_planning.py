@@ -57,10 +57,32 @@ def test_devices_that_are_not_there(machine: Machine, asked: int, message: str) 
         ({}, 1, ""),
         ({"nodes": 4}, 4, "4 machines: as asked, taken to be like this one"),
         ({"hosts": ["a", "b"]}, 2, "2 machine(s): the hosts a, b, taken to be like this one"),
+        (
+            {"hosts": ["a", "b"], "least_nodes": 2},
+            2,
+            "2 machine(s): the hosts a, b, taken to be like this one; training waits where fewer than 2 are left",
+        ),
     ],
 )
 def test_nodes(asked: dict[str, Any], nodes: int, reason: str) -> None:
     assert choices.choose_nodes(ResourceSpec(**asked)) == (nodes, reason)
+
+
+def test_how_many_machines_are_enough_is_in_the_plan(model_of: MakeModel) -> None:
+    for asked, least in ((0, 1), (2, 2)):
+        spec = ResourceSpec(hosts=["a", "b", "c"], least_nodes=asked)
+        assert plan_training(spec, CPU, wanted(model_of(**SMALL)), rate=1e9).least_nodes == least
+    with pytest.raises(ValidationError, match=r"least_nodes is 3, but 2 machine\(s\) train; name more hosts"):
+        ResourceSpec(hosts=["a", "b"], least_nodes=3)
+
+
+def test_machines_without_a_name_are_refused_but_can_be_planned_for(model_of: MakeModel) -> None:
+    spec = ResourceSpec(nodes=3)
+    with pytest.raises(RequestError, match=r"resources.nodes is 3, but resources.hosts names no machine. Name 3 as ssh knows"):
+        choices.demand_hosts(spec)
+    assert plan_training(spec, CPU, wanted(model_of(**SMALL)), rate=1e9).nodes == 3
+    choices.demand_hosts(ResourceSpec(nodes=2, hosts=["a", "b"]))
+    choices.demand_hosts(ResourceSpec())
 
 
 @pytest.mark.parametrize(

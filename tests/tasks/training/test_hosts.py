@@ -1,6 +1,7 @@
 """Several hosts at one training, as network namespaces of this machine: own addresses, own links, shared files."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from tasks.process import carrying, python_module, run_child
 from tasks.training.agent import end_ranks, interface_of
 from tasks.training.hosts import agent, cluster_of, on_host, unusable
 from tasks.training.job import Cluster, TrainingJob
+from tasks.training.rendezvous import Group
 from tests.netns import NAMESPACE, Net
 from tests.tasks.training.conftest import build_job, cpu_plan
 
@@ -87,6 +89,15 @@ def test_two_variables_say_how_hosts_are_reached(monkeypatch: pytest.MonkeyPatch
     told = cluster_of(hosts)
     assert told is not None
     assert (told.command, told.address) == (NAMESPACE, "10.0.0.9")
+
+
+@pytest.mark.parametrize("least", [1, 2])
+def test_torchrun_is_told_how_many_hosts_are_enough(tmp_path: Path, least: int) -> None:
+    cluster = cluster_of(("127.0.0.1", "127.0.0.2", "127.0.0.3"), 2, least)
+    assert cluster is not None
+    told = json.loads(Group(toy_job(tmp_path, cluster), cluster, ["toy"], "")._told("127.0.0.2"))
+    assert told["arguments"][:2] == [f"--nnodes={least}:3", "--nproc-per-node=2"]
+    assert told["arguments"][-1] == "toy"
 
 
 def test_a_host_without_an_address_is_refused() -> None:
