@@ -122,7 +122,8 @@ def bare(steps: int) -> tuple[int, float]:
 
 def ours(steps: int, packed: bool, accumulation: int = 1, made: Path | None = None) -> tuple[int, float, list[float]]:
     """This project's loop around DeepSpeed's engine; the losses too."""
-    with tempfile.TemporaryDirectory() as scratch, _loop(made or Path(scratch), steps, packed, accumulation) as loop:
+    with tempfile.TemporaryDirectory() as scratch:
+        loop = started_loop(_job(made or Path(scratch), steps, packed, accumulation))
         losses: list[float] = []
 
         def step(number: int) -> int:
@@ -133,53 +134,47 @@ def ours(steps: int, packed: bool, accumulation: int = 1, made: Path | None = No
         return *timed(step, steps), losses
 
 
-class _loop:  # noqa: N801
-    """A context with the loop of one rank, in this process."""
+def started_loop(job: Any) -> Any:
+    """The loop of one rank in this process, ready for its first step."""
+    import torch.distributed as dist
 
-    def __init__(self, folder: Path, steps: int, packed: bool, accumulation: int) -> None:
-        self.folder, self.steps, self.packed, self.accumulation = folder, steps, packed, accumulation
+    from tasks.process import hush
+    from tasks.training import engine
+    from tasks.training.loop import Loop
+    from tasks.training.reading import read_sequences
+    from tasks.training.worker import _model
 
-    def __enter__(self) -> Any:
-        import torch
-        import torch.distributed as dist
-
-        from tasks.process import hush
-        from tasks.training import engine
-        from tasks.training.loop import Loop
-        from tasks.training.reading import read_sequences
-
-        hush()
-        torch.manual_seed(0)
-        job = _job(self.folder, self.steps, self.packed, self.accumulation)
-        if not dist.is_initialized():
-            os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-            engine.start_processes(job.plan)
-        model = job.method.wrap(job.method.load(job.base, torch.float32)).train()
-        started = engine.start(model, engine.configuration(job.plan, job.spec), job.plan, job.spec, 1e-4)
-        loop = Loop(job, started, read_sequences(job.train_file), read_sequences(job.validation_file))
-        loop._get_ready()
-        return loop
-
-    def __exit__(self, *_: object) -> None:
-        return None
+    hush()
+    if not dist.is_initialized():
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+        engine.start_processes(job.plan)
+    config = engine.configuration(job.plan, job.spec)
+    started = engine.start(_model(job), config, job.plan, job.spec, 1e-4)
+    loop = Loop(job, started, read_sequences(job.train_file), read_sequences(job.validation_file))
+    loop._get_ready()
+    return loop
 
 
-def _job(folder: Path, steps: int, packed: bool, accumulation: int) -> Any:
+def write_rows(folder: Path, made: list[list[int]]) -> None:
+    """The rows to learn from, every token of them, and no validation rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in (("train", made), ("validation", [])):
+        columns = {"input_ids": pa.array(part, pa.list_(pa.int32())),
+                   "supervised": pa.array([[1] * len(row) for row in part], pa.list_(pa.int8()))}  # fmt: skip
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+
+
+def _job(folder: Path, steps: int, packed: bool, accumulation: int) -> Any:
     from tasks.contracts import HardwarePlan
     from tasks.models import describe
     from tasks.training.job import TrainingJob
     from tasks.training.methods.full import Full
     from tasks.training.spec import AdvancedTraining, TrainingSpec
 
-    folder.mkdir(parents=True, exist_ok=True)
-    made = rows(BATCH * (steps + WARM))
-    for name, part in (("train", made), ("validation", [])):
-        columns = {"input_ids": pa.array(part, pa.list_(pa.int32())),
-                   "supervised": pa.array([[1] * len(row) for row in part], pa.list_(pa.int8()))}  # fmt: skip
-        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    write_rows(folder, rows(BATCH * (steps + WARM)))
     new_model().save_pretrained(folder / "base")
     size = PACKS if packed else BATCH
     plan = HardwarePlan(

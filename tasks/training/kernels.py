@@ -7,6 +7,8 @@ from typing import Any
 
 from tasks.contracts import HardwarePlan
 
+_MORE = 'pip install --no-build-isolation -c requirements.lock -e ".[gpu]" brings it'
+
 
 @dataclass(frozen=True)
 class Kernels:
@@ -30,11 +32,11 @@ def choose(plan: HardwarePlan) -> Kernels:
     if plan.precision == "fp32":
         attention, why = "sdpa", "attention by torch (sdpa): flash attention computes in 16 bits, and this training in fp32"
     elif find_spec("flash_attn") is None:
-        attention, why = "sdpa", "attention by torch (sdpa): the package flash-attn is not installed"
+        attention, why = "sdpa", f"attention by torch (sdpa): the package flash-attn is not installed; {_MORE}"
     else:
         attention, why = "flash_attention_2", "flash attention: it is installed, and computes no attention between documents"
     fused = find_spec("liger_kernel") is not None
-    also = "is installed" if fused else "is not installed"
+    also = "is installed" if fused else f"is not installed; {_MORE}"
     return Kernels(attention, fused, (why, f"{'fused' if fused else 'plain'} norms, rotations and gates: Liger {also}"))
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from tasks.training import determinism, kernels
 from tasks.training.spec import TrainingSpec
+from tests.conftest import ROOT
 from tests.tasks.training.conftest import cpu_plan
 
 
@@ -52,8 +53,22 @@ def test_a_model_without_flash_attention_stays_as_it_is_and_it_is_said(monkeypat
     kernels.fit(model, plan)
     assert kernels.told(model, plan) == (
         "attention by sdpa: Model does not go with flash_attention_2",
-        "plain norms, rotations and gates: Liger is not installed",
+        "plain norms, rotations and gates: Liger is not installed; pip install --no-build-isolation -c requirements.lock "
+        '-e ".[gpu]" brings it',
     )
+
+
+def test_the_extra_that_is_named_brings_both_and_nothing_else_asks_for_them() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    names = {requirement.partition(">=")[0] for requirement in extras["gpu"]}
+    assert names == {"flash-attn", "liger-kernel"}
+    others = [*project["dependencies"], *(each for extra, listed in extras.items() if extra != "gpu" for each in listed)]
+    assert not [each for each in others if each.startswith(("flash", "liger"))]
+    locked = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert all(f"\n{name}==" in locked for name in names)
 
 
 def test_deterministic_is_said_on_a_cpu_and_set_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
