@@ -151,11 +151,13 @@ def _holdable(request: FinetuneRequest, base: ModelRef) -> None:
     from tasks.resources.fitting import Wanted
     from tasks.resources.hardware import find_machine
     from tasks.resources.planning import demand_room
+    from tasks.resources.tensors import demand_heads
 
     try:
         _machine(request)
     except RequestError:
         return  # that check tells it
+    demand_heads(request.resources, base)
     demand_room(request.resources, find_machine(), Wanted(base, request.method, smallest(request.training)), OTHERS)
 
 
@@ -174,10 +176,12 @@ def _machine(request: FinetuneRequest) -> str:
     from tasks.resources.hardware import find_machine
     from tasks.resources.offers import read_offers
     from tasks.resources.planning import locate
+    from tasks.resources.tensors import demand_groups
     from tasks.training.optimizers import check_group, check_optimizer
 
     machine, spec = find_machine(), request.resources
     demand_sensible(spec, machine)
+    demand_groups(spec, request.method, machine)
     place, reasons = locate(spec, machine)
     possible_stages(spec, *request.method.most_divided(), place.devices)
     read_offers(spec.offers).grams(spec.region)

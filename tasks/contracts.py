@@ -353,6 +353,7 @@ class HardwarePlan(Value):
     accelerator: Literal["cpu", "cuda"]
     device_name: str
     devices: int = Field(ge=1)  # of all nodes, as many on each
+    tensor_parallel: int = Field(default=1, ge=1)  # devices of one node that divide a model's linear layers among them
     nodes: int = Field(default=1, ge=1)
     least_nodes: int = Field(default=1, ge=1)  # with fewer than these training waits
     hosts: tuple[str, ...] = ()  # names of the nodes; () where there is this machine alone
@@ -374,6 +375,11 @@ class HardwarePlan(Value):
     memory_factor: float = Field(default=1.0, gt=0)  # the same of `memory_gib`
     reasons: tuple[str, ...]
 
+    @property
+    def groups(self) -> int:
+        """Parts that the rows of a step are divided into: devices that hold one model together have the same rows."""
+        return self.devices // self.tensor_parallel
+
     def compare(self, memory_gib: float, hours: float) -> "Forecast":
         """The forecast beside what happened: money, energy and CO2 are in proportion to the hours."""
         ratio = hours / self.hours if self.hours else 0.0
@@ -387,7 +393,7 @@ class HardwarePlan(Value):
     def identity(self) -> object:
         """The decisions alone: forecasts, names and sentences change no weight."""
         decided = {"accelerator", "devices", "nodes", "backend", "zero_stage", "micro_batch", "accumulation", "precision"}
-        return self.model_dump(mode="json", include=decided | {"activation_checkpointing", "offload"})
+        return self.model_dump(mode="json", include=decided | {"activation_checkpointing", "offload", "tensor_parallel"})
 
 
 class Objective(Value):

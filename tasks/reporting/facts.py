@@ -384,6 +384,7 @@ def settings(result: FinetuneResult) -> list[tuple[str, str]]:
     plan = result.model.plan  # a failure that was got over may have changed what was planned
     chosen = {
         "seed": result.model.seed,
+        "plan.tensor_parallel": plan.tensor_parallel,
         "plan.zero_stage": plan.zero_stage,
         "plan.micro_batch": plan.micro_batch,
         "plan.accumulation": plan.accumulation,

@@ -43,6 +43,7 @@ def _own(spec: ResourceSpec, free: ResourceSpec, wanted: Wanted, eager: Wanted, 
         ),
         (spec.zero_stage != "auto", "resources.zero_stage: auto", spec.model_copy(update={"zero_stage": "auto"}), wanted),
         (spec.offload != "auto", "resources.offload: auto", spec.model_copy(update={"offload": "auto"}), wanted),
+        (spec.tensor_parallel > 1, "resources.tensor_parallel: 1", spec.model_copy(update={"tensor_parallel": 1}), wanted),
     ]
     asked = [change for change in changes if change[0]]
     for _, name, changed, less in asked:

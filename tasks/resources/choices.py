@@ -108,7 +108,10 @@ def stage_sentence(spec: ResourceSpec, stage: Stage, devices: int, tighter: str)
     if spec.zero_stage != "auto":
         return f"ZeRO {stage}: as asked"
     if stage == 0:
-        return "ZeRO 0: one device has nothing to divide"
+        what = "device has nothing" if spec.tensor_parallel == 1 else "group of devices has nothing more"
+        return f"ZeRO 0: one {what} to divide"
+    if stage == 1:
+        return "ZeRO 1: in 16 bits, and with layers divided among devices, the norm of the gradient is right from it on"
     if devices == 1:
         return f"ZeRO {stage}: offloading goes with it"
     if stage == 3:

@@ -11,6 +11,7 @@ from tasks.resources.footprint import Footprint, Method
 from tasks.resources.hardware import Machine
 from tasks.resources.memory import NO_ROWS, Offload, Parts, Setup, host_gib, needed
 from tasks.resources.spec import ResourceSpec, Workload
+from tasks.resources.tensors import group_problems, group_stages
 
 USABLE = 0.9  # share of a device's memory that a plan may fill
 _POSITIONS = 2048  # of a pass, below which a GPU computes less than it can
@@ -58,7 +59,7 @@ class Fit:
 
     def share(self, wanted: Wanted) -> int:
         """Rows that a device has in one optimizer step."""
-        return -(-wanted.work.batch_size // self.setup.devices)
+        return -(-wanted.work.batch_size // self.setup.groups)
 
 
 def footprint_of(wanted: Wanted, precision: Precision) -> Footprint:
@@ -89,7 +90,7 @@ def find_fit(spec: ResourceSpec, wanted: Wanted, place: Place) -> tuple[Fit | No
             passed_over.setdefault(_name(setup), parts.total * place.factor)
             continue
         fit = Fit(rows, parts, dict(passed_over), footprint, parts.total * place.factor)
-        if wanted.work.micro_batch_size or rows.rows >= min(enough, -(-wanted.work.batch_size // place.devices)):
+        if wanted.work.micro_batch_size or rows.rows >= min(enough, setup.share):
             return fit, least
         passed_over.setdefault(_name(setup), parts.total * place.factor)
         small = small or fit
@@ -98,35 +99,40 @@ def find_fit(spec: ResourceSpec, wanted: Wanted, place: Place) -> tuple[Fit | No
 
 def _ways(spec: ResourceSpec, wanted: Wanted, place: Place) -> Iterator[Setup]:
     """Every way that may be tried, the fastest first."""
-    most, why_not = wanted.method.most_divided()
-    stages = choices.possible_stages(spec, most, why_not, place.devices)
+    if group_problems(spec, wanted.method, place.devices // place.nodes, place.precision):
+        return
+    size = spec.tensor_parallel
+    groups = place.devices // size
+    stages = choices.possible_stages(spec, *wanted.method.most_divided(), groups)
+    if size > 1:
+        stages = group_stages(spec, place.precision, groups)
     checkpointing = {"auto": (False, True), "on": (True,), "off": (False,)}[wanted.work.checkpointing]
-    share = -(-wanted.work.batch_size // place.devices)
+    share = -(-wanted.work.batch_size // groups)
     rows = min(wanted.work.micro_batch_size, share) or share
     for offload in _offloads(spec, place.machine):
         for stage in stages:
-            if not _goes_together(spec, offload, stage, place.devices):
+            if not _goes_together(spec, offload, stage, groups):
                 continue
             for again in checkpointing:
                 yield Setup(
                     accelerator=place.machine.accelerator, precision=place.precision, zero_stage=stage, devices=place.devices,
                     rows=rows, accumulation=-(-share // rows), length=wanted.work.longest, checkpointing=again, offload=offload,
                     quantized=wanted.method.kind == "qlora", moment_bytes=wanted.work.moment_bytes,
-                    rows_are_asked=bool(wanted.work.micro_batch_size), share=share,
+                    rows_are_asked=bool(wanted.work.micro_batch_size), share=share, tensor_parallel=size,
                 )  # fmt: skip
 
 
 def _offloads(spec: ResourceSpec, machine: Machine) -> tuple[Offload, ...]:
-    if machine.accelerator == "cpu":
+    if machine.accelerator == "cpu" or spec.tensor_parallel > 1:
         return ("none",)
     if spec.offload != "auto":
         return (spec.offload,)
     return ("none", "cpu", "nvme") if spec.offload_folder else ("none", "cpu")
 
 
-def _goes_together(spec: ResourceSpec, offload: Offload, stage: Stage, devices: int) -> bool:
+def _goes_together(spec: ResourceSpec, offload: Offload, stage: Stage, groups: int) -> bool:
     if offload == "none":
-        return stage == 0 or devices > 1 or spec.zero_stage != "auto"
+        return stage == 0 or groups > 1 or spec.zero_stage != "auto" or spec.tensor_parallel > 1
     return stage == 3 or (stage > 0 and offload == "cpu")
 
 

@@ -90,6 +90,8 @@ class Weights:
         largest_linear: of the largest of these layers.
         block: of the largest of the repeated layers.
         multiplied: those that each token is multiplied with: of linear layers, the last and the adapters among them.
+        divided: those of linear layers that tensor parallelism divides.
+        whole_head: whether it leaves the last of them whole.
     """
 
     trainable: int
@@ -98,6 +100,8 @@ class Weights:
     largest_linear: int
     block: int
     multiplied: int
+    divided: int = 0
+    whole_head: bool = False
 
 
 @dataclass
@@ -198,7 +202,7 @@ def estimated_weights(base: ModelRef, trainable: int, adapter: bool) -> Weights:
     layers = max(0, base.parameters - 2 * embeddings)
     block = layers // base.layers
     multiplied = max(1, base.parameters - embeddings) + (trainable if adapter else 0)
-    return Weights(trainable, frozen, min(frozen, layers), block // 3, block, multiplied)
+    return Weights(trainable, frozen, min(frozen, layers), block // 3, block, multiplied, 0 if adapter else layers)
 
 
 def estimated(base: ModelRef, trainable: int, shape: Shape, precision: str, checkpointing: bool) -> Moment:

@@ -1,10 +1,10 @@
 """How much memory a training needs on one device, and beside it in main memory."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
 from tasks.contracts import ModelRef
-from tasks.resources.footprint import BYTES, Footprint, Moment
+from tasks.resources.footprint import BYTES, Footprint, Moment, Weights
 
 GIB = 2**30
 Offload = Literal["none", "cpu", "nvme"]
@@ -38,6 +38,7 @@ class Setup:
         moment_bytes: of the optimizer's two moments, for a weight that learns.
         share: rows that a device has in one optimizer step.
         rows_are_asked: whether the request says how many rows a micro-batch has.
+        tensor_parallel: devices that divide linear layers among them.
     """
 
     accelerator: Literal["cpu", "cuda"] = "cpu"
@@ -53,6 +54,12 @@ class Setup:
     moment_bytes: int = 8
     share: int = 1
     rows_are_asked: bool = False
+    tensor_parallel: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Of devices that hold one model together; what ZeRO divides is divided among them."""
+        return self.devices // self.tensor_parallel
 
 
 @dataclass(frozen=True)
@@ -88,11 +95,12 @@ def needed(footprint: Footprint, setup: Setup, moment: Moment | None = None) -> 
 
     Weights, gradients and Adam's states after Rajbhandari et al. 2020 (ZeRO, section 3.1), each divided by the devices from its
     stage on; under offload (Rajbhandari et al. 2021, ZeRO-Infinity, section 5) they lie elsewhere. Activations and gradients of
-    a pass are traced, unless `moment` says what they are.
+    a pass are traced, unless `moment` says what they are. Under tensor parallelism a device holds its part of linear layers;
+    activations are counted whole, though some are divided too.
     """
-    size, count = BYTES[setup.precision], footprint.weights
-    share = [1 / setup.devices if setup.zero_stage >= stage else 1.0 for stage in (0, 1, 2, 3)]
-    from_hidden = setup.zero_stage < 3 and setup.precision != "fp16"
+    size, count = BYTES[setup.precision], on_device(footprint.weights, setup)
+    share = [1 / setup.groups if setup.zero_stage >= stage else 1.0 for stage in (0, 1, 2, 3)]
+    from_hidden = setup.zero_stage < 3 and setup.precision != "fp16" and (setup.tensor_parallel == 1 or count.whole_head)
     moment = moment or footprint.at(setup.rows, setup.length, setup.checkpointing, from_hidden, setup.accelerator)
     away, weights_away = setup.offload != "none", setup.offload != "none" and setup.zero_stage == 3
     stored = 0.0 if weights_away else stored_bytes(footprint, setup) * share[3]
@@ -102,7 +110,9 @@ def needed(footprint: Footprint, setup: Setup, moment: Moment | None = None) -> 
         kept = 0.0 if away else gradients * share[2]
         in_pass, at_step = moment.transient + kept, kept + _step_copy(setup, gradients * share[2], away)
     else:
-        in_pass = moment.transient + gradients if setup.accumulation > 1 else float(moment.whole)
+        in_pass = moment.transient + gradients
+        if setup.accumulation == 1:
+            in_pass = min(in_pass, moment.whole)
         kept, at_step = min(gradients, in_pass), gradients + _step_copy(setup, gradients, away)
     peak = max(in_pass, at_step)
     buffers = _buffers(footprint, setup)
@@ -115,12 +125,19 @@ def needed(footprint: Footprint, setup: Setup, moment: Moment | None = None) -> 
 
 
 def stored_bytes(footprint: Footprint, setup: Setup) -> float:
-    """Bytes of the weights, whole."""
-    size, count = BYTES[setup.precision], footprint.weights
+    """Bytes of a device's weights, before ZeRO divides them."""
+    size, count = BYTES[setup.precision], on_device(footprint.weights, setup)
     if not setup.quantized:
         return (count.frozen + count.trainable) * size
     rest = count.frozen - count.linear  # embeddings, norms and the head
     return count.linear * NF4_BYTES + (rest + count.trainable) * size
+
+
+def on_device(count: Weights, setup: Setup) -> Weights:
+    """What a device holds of the weights: under tensor parallelism a part of linear layers, and the others whole."""
+    if setup.tensor_parallel == 1:
+        return count
+    return replace(count, trainable=count.trainable - count.divided + -(-count.divided // setup.tensor_parallel))
 
 
 def host_gib(footprint: Footprint, setup: Setup, devices_here: int) -> float:
@@ -140,13 +157,13 @@ def _step_copy(setup: Setup, gradients: float, away: bool) -> float:
     """What the optimizer's step makes for a moment: the gradients flat, in fp32 where the weights have 16 bits."""
     if away:
         return 0.0
-    flat = gradients if setup.zero_stage == 0 and setup.devices > 1 else 0.0
+    flat = gradients if setup.zero_stage == 0 and setup.groups > 1 else 0.0
     return flat + (gradients * 2 if BYTES[setup.precision] < 4 else 0.0)
 
 
 def _buffers(footprint: Footprint, setup: Setup) -> float:
     """What is reserved for the exchange of gradients and for gathered weights, and a layer out of its 4 bits."""
-    size, count = BYTES[setup.precision], footprint.weights
+    size, count = BYTES[setup.precision], on_device(footprint.weights, setup)
     opened = count.largest_linear * size if setup.quantized else 0
     if setup.zero_stage == 0:
         return opened

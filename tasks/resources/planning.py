@@ -15,6 +15,7 @@ from tasks.resources.history import NOTHING, Past
 from tasks.resources.memory import GIB, host_gib
 from tasks.resources.offers import PriceList, read_offers
 from tasks.resources.spec import ResourceSpec
+from tasks.resources.tensors import demand_groups, demand_heads, group_sentence
 
 _MOST_BYTES = 32  # a weight, with gradient, moments, copies and what a few tokens add
 
@@ -55,6 +56,8 @@ def plan_training(
     """
     listed = read_offers(spec.offers)
     choices.demand_sensible(spec, machine)
+    demand_groups(spec, wanted.method, machine)
+    demand_heads(spec, wanted.base)
     place, reasons = locate(spec, machine, past)
     fit, least = find_fit(spec, wanted, place)
     if fit is None:
@@ -69,7 +72,7 @@ def plan_training(
     return HardwarePlan(
         accelerator=machine.accelerator, device_name=machine.name, devices=place.devices, nodes=place.nodes,
         hosts=tuple(spec.hosts), least_nodes=max(1, spec.least_nodes), backend=backend,
-        threads=max(1, machine.cores * place.nodes // place.devices),
+        threads=max(1, machine.cores * place.nodes // place.devices), tensor_parallel=setup.tensor_parallel,
         zero_stage=setup.zero_stage, micro_batch=setup.rows, accumulation=setup.accumulation, precision=place.precision,
         activation_checkpointing=setup.checkpointing, offload=setup.offload,
         offload_folder=spec.offload_folder if setup.offload == "nvme" else "", memory_gib=memory, hours=prices.hours,
@@ -135,7 +138,8 @@ def _fit_reasons(spec: ResourceSpec, wanted: Wanted, place: Place, fit: Fit, mem
     """One sentence for each choice that memory decides."""
     setup, over = fit.setup, ", ".join(f"{name} would need {gib:.1f} GiB" for name, gib in fit.passed_over.items())
     tighter = f": {over}, of {place.limit_gib:.1f} GiB" if over else ""
-    reasons = [choices.stage_sentence(spec, setup.zero_stage, setup.devices, tighter)]
+    reasons = [group_sentence(fit.footprint.weights, setup.tensor_parallel, setup.groups)] if setup.tensor_parallel > 1 else []
+    reasons.append(choices.stage_sentence(spec, setup.zero_stage, setup.groups, tighter))
     if wanted.work.checkpointing != "auto":
         reasons.append(f"activation checkpointing {wanted.work.checkpointing}: as asked")
     elif setup.checkpointing:

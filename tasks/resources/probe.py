@@ -59,7 +59,7 @@ def wants_probe(spec: ResourceSpec, machine: Machine, setup: Setup, asked_rows: 
         return False, "no probe: as asked"
     if spec.probe == "auto" and machine.accelerator == "cpu":
         return False, ""
-    if setup.zero_stage == 3 or setup.offload != "none":
+    if setup.zero_stage == 3 or setup.offload != "none" or setup.tensor_parallel > 1:
         return False, "no probe: one device alone does not hold the weights"
     if asked_rows:
         return False, "no probe: the micro-batch is asked for"

@@ -46,6 +46,14 @@ class ResourceSpec(Spec):
         title="ZeRO stage",
         description="auto: 0 on one device, 2 on several, 3 where the weights must be divided.",
     )
+    tensor_parallel: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        title="Tensor parallelism",
+        description="Devices of one machine that divide each linear layer of the model among them, 1 to 64. 1: each holds the "
+        "whole model. For method full.",
+    )
     offload: Literal["auto", "none", "cpu", "nvme"] = Field(
         default="auto",
         title="Offload",

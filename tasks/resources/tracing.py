@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from tasks.contracts import ModelRef
 from tasks.resources.footprint import Moment, Shape, Weights
+from tasks.resources.tensors import divided_layers
 
 _real_attention = F.scaled_dot_product_attention
 
@@ -178,6 +179,7 @@ def count_weights(model: Any) -> Weights:
     layers = [each for each in model.modules() if isinstance(each, torch.nn.Linear) and each is not head]
     linear = [each.weight.numel() for each in layers if not each.weight.requires_grad]
     stacks = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList) and len(each)]
+    divided = divided_layers(model)
     blocks = [sum(part.numel() for part in block.parameters()) for stack in stacks for block in stack]
     return Weights(
         trainable=sum(each.numel() for each in parameters if each.requires_grad),
@@ -186,4 +188,6 @@ def count_weights(model: Any) -> Weights:
         largest_linear=max(linear, default=0),
         block=max(blocks, default=0),
         multiplied=sum(each.weight.numel() for each in model.modules() if isinstance(each, torch.nn.Linear)),
+        divided=sum(each.weight.numel() for each in divided),
+        whole_head=head not in divided,
     )

@@ -21,10 +21,19 @@ def configuration(plan: HardwarePlan, spec: TrainingSpec) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": plan.precision == "bf16"},
         "fp16": {"enabled": plan.precision == "fp16"},
+        **_divided_layers(plan),
         # The loss is summed and divided by the tokens of the whole batch by the loop itself.
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }
+
+
+def _divided_layers(plan: HardwarePlan) -> dict[str, Any]:
+    """Linear layers divided among devices (Shoeybi et al. 2019, Megatron-LM, section 3), as the model's own plan says."""
+    if plan.tensor_parallel == 1:
+        return {}
+    # Every device needs all logits of its rows for the loss.
+    return {"tensor_parallel": {"autotp_size": plan.tensor_parallel, "vocab_parallel_lm_head": False}}
 
 
 def _offload(plan: HardwarePlan) -> dict[str, Any]:
@@ -76,11 +85,24 @@ def start(model: Any, config: dict[str, Any], plan: HardwarePlan, spec: Training
 def whole_parameters(engine: Any, plan: HardwarePlan) -> Iterator[None]:
     """A context in which what learns is whole on rank 0, in main memory; every rank must enter it.
 
-    Under ZeRO 3 weights are put together one by one, so that a device need not hold more than one of them.
+    Divided weights are put together one by one, so that a device need not hold more than one of them.
     """
-    if plan.zero_stage < 3:
+    if plan.zero_stage < 3 and plan.tensor_parallel == 1:
         yield
         return
+    whole = _from_groups(engine) if plan.tensor_parallel > 1 else _from_zero(engine)
+    divided = [parameter.data for parameter, _ in whole]
+    try:
+        for parameter, data in whole:
+            parameter.data = data
+        yield
+    finally:
+        for (parameter, _), data in zip(whole, divided, strict=True):
+            parameter.data = data
+
+
+def _from_zero(engine: Any) -> list[tuple[Any, Any]]:
+    """Each weight that learns with all of its numbers, on rank 0, where ZeRO 3 divides them."""
     import deepspeed
     import torch.distributed as dist
 
@@ -90,11 +112,23 @@ def whole_parameters(engine: Any, plan: HardwarePlan) -> Iterator[None]:
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=None):
                 if dist.get_rank() == 0:
                     whole.append((parameter, parameter.data.to("cpu", copy=True)))
-    divided = [parameter.data for parameter, _ in whole]
-    try:
-        for parameter, data in whole:
-            parameter.data = data
-        yield
-    finally:
-        for (parameter, _), data in zip(whole, divided, strict=True):
-            parameter.data = data
+    return whole
+
+
+def _from_groups(engine: Any) -> list[tuple[Any, Any]]:
+    """The same of the linear layers that tensor parallelism divides; what else there is, rank 0 has whole."""
+    import torch.distributed as dist
+    from deepspeed.module_inject.layers import DS_IS_REPLACED_MODULE, GatherReplacedLayerParams
+
+    whole: list[tuple[Any, Any]] = []
+    for layer in engine.module.modules():
+        own = list(layer.parameters(recurse=False))
+        if not any(getattr(parameter, DS_IS_REPLACED_MODULE, False) for parameter in own):
+            continue
+        parts = [parameter.data for parameter in own]
+        with GatherReplacedLayerParams(own, layer):
+            if dist.get_rank() == 0:
+                whole += [(parameter, parameter.data.to("cpu", copy=True)) for parameter in own]
+        for parameter, part in zip(own, parts, strict=True):
+            parameter.data = part  # the memory that the optimizer writes to, and not a copy of it
+    return whole

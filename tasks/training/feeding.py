@@ -75,8 +75,8 @@ class Feed:
         tokens, positions = 0, 0
         for step in np.unique(np.linspace(0, steps - 1, min(steps, _SAMPLE)).astype(np.int64)).tolist():
             lengths = self.rows(step).lengths
-            for rank in range(plan.devices):
-                mine = data.share(np.arange(len(lengths)), lengths, rank, plan.devices)
+            for group in range(plan.groups):
+                mine = data.share(np.arange(len(lengths)), lengths, group, plan.groups)
                 for part in data.micro_batches(mine, plan.accumulation, plan.micro_batch):
                     tokens += int(lengths[part].sum())
                     positions += len(part) * int(lengths[part].max(initial=0))

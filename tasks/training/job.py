@@ -44,7 +44,7 @@ class TrainingJob(Value):
         """The same training on `ranks` devices: as many sequences a step, by more or less accumulation."""
         if ranks == self.plan.devices:
             return self
-        share = math.ceil(self.spec.batch_size / ranks)
+        share = math.ceil(self.spec.batch_size * self.plan.tensor_parallel / ranks)
         micro = min(self.plan.micro_batch, share)
         changed = {"devices": ranks, "micro_batch": micro, "accumulation": math.ceil(share / micro)}
         return self.model_copy(update={"plan": self.plan.model_copy(update=changed)})

@@ -16,6 +16,7 @@ from tasks.training.checkpoint import Checkpoint
 from tasks.training.intervals import Pace
 from tasks.training.job import TrainingJob
 from tasks.training.methods.driver import Driver
+from tasks.training.signals import weights
 
 _TAG = "state"
 _DRIVER = "driver.safetensors"
@@ -34,7 +35,7 @@ class Keeper:
         self.job, self.engine, self.driver = job, engine, driver
         self.root, self.rank, self.world = job.checkpoints, dist.get_rank(), dist.get_world_size()
         self.pace = Pace(job.spec.advanced.checkpoint_steps, self.world)
-        self.weights = sum(_size(parameter) for parameter in engine.module.parameters() if parameter.requires_grad)
+        self.weights = sum(weights(parameter) for parameter in engine.module.parameters() if parameter.requires_grad)
         self.told = False
 
     def resume(self) -> Checkpoint | None:
@@ -100,6 +101,11 @@ class Keeper:
 
     def _converted(self, kept: Checkpoint) -> str:
         """The name of the files that fit this number of ranks."""
+        if kept.ranks != self.world and self.job.plan.tensor_parallel > 1:
+            raise TrainingError(
+                f"The checkpoint of step {kept.step} is of {kept.ranks} rank(s) and there are {self.world} now, but layers "
+                "that are divided among devices (resources.tensor_parallel) cannot be converted. Use as many devices as before."
+            )
         divided = any((kept.folder / _TAG).glob("*optim_states.pt"))  # among the ranks that wrote it
         if kept.ranks == self.world or not divided:
             return _TAG
@@ -140,7 +146,3 @@ class Keeper:
         told = [value]
         dist.broadcast_object_list(told)
         return told[0]
-
-
-def _size(parameter: Any) -> int:
-    return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -62,6 +62,8 @@ class Loop:
     def __init__(self, job: TrainingJob, deepspeed_engine: Any, train: Sequences, validation: Sequences) -> None:
         self.job, self.engine, self.train, self.validation = job, deepspeed_engine, train, validation
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.together = job.plan.tensor_parallel  # ranks that hold one model, and have the same rows
+        self.group, self.groups = self.rank // self.together, self.world // self.together
         self.feed = self._feed()
         self.total = schedule.total_steps(job.spec, len(self.feed))
         self.peak, _ = schedule.learning_rate(job.spec, job.method.adapter, job.rate_factor)
@@ -160,12 +162,12 @@ class Loop:
             group["lr"] = schedule.rate_at(step, self.total, self.peak, self.job.spec.advanced)
         rows = self.feed.rows(step)
         learned = max(1, self.train.learned(rows.documents))
-        mine = data.share(np.arange(len(rows)), rows.lengths, self.rank, self.world)
+        mine = data.share(np.arange(len(rows)), rows.lengths, self.group, self.groups)
         total = torch.zeros(1, dtype=torch.float64, device=self.engine.device)
         for number, part in enumerate(data.micro_batches(mine, plan.accumulation, plan.micro_batch), 1):
             loss = self._micro_batch(step, rows.rows(part if len(part) else [0])) * (1.0 if len(part) else 0.0)
-            # The engine divides by the accumulation and averages over ranks; the sum over tokens wants neither.
-            scaled, extra = loss * (plan.accumulation * self.world / learned), self.driver.extra_loss(self.engine.module)
+            # The engine divides by the accumulation and averages over groups; the sum over tokens wants neither.
+            scaled, extra = loss * (plan.accumulation * self.groups / learned), self.driver.extra_loss(self.engine.module)
             self.engine.backward(scaled if extra is None else scaled + extra)
             total += loss.detach()
             if number == plan.accumulation:
@@ -177,7 +179,7 @@ class Loop:
         tokens = int(rows.lengths.sum())
         self.progress.tokens += tokens
         self.signals.step(tokens, learned)
-        return float(self._sum(total.cpu())) / learned
+        return float(self._sum(total.cpu())) / self.together / learned
 
     def _micro_batch(self, step: int, rows: Packs) -> torch.Tensor:
         """The summed loss of `rows`. A rank without work computes some all the same: the others wait for it."""
@@ -218,8 +220,8 @@ class Loop:
     def _validation_loss(self) -> float:
         size = self.job.plan.micro_batch
         lengths = self.validation.lengths
-        mine = data.share(torch.arange(len(lengths)).numpy(), lengths, self.rank, self.world)
-        rounds = math.ceil(math.ceil(len(lengths) / self.world) / size)
+        mine = data.share(torch.arange(len(lengths)).numpy(), lengths, self.group, self.groups)
+        rounds = math.ceil(math.ceil(len(lengths) / self.groups) / size)
         total = torch.zeros(1, dtype=torch.float64)
         self.engine.eval()
         with torch.no_grad():
@@ -229,7 +231,7 @@ class Loop:
                 total += loss.double().cpu() * (1.0 if len(part) else 0.0)
                 self._speak()
         self.engine.train()
-        return float(self._sum(total)) / max(1, self.validation.learned(range(len(lengths))))
+        return float(self._sum(total)) / self.together / max(1, self.validation.learned(range(len(lengths))))
 
     def save_model(self, folder: Path) -> None:
         """Write the model that learns, whole, and swap it in; never one with weights that are not finite."""

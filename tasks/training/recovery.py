@@ -129,7 +129,7 @@ def _halve_micro_batch(course: Course, found: str, job: TrainingJob, reached: in
     less = "training.advanced.activation_checkpointing: true, a smaller training.max_length, method.kind: lora"
     if course.micro_batch == 1:
         return Decision(course, advice=f"A micro-batch is one sequence already. Try {less}, or a device with more memory.")
-    size, accumulation = halved(course.micro_batch, job.spec.batch_size, job.plan.devices)
+    size, accumulation = halved(course.micro_batch, job.spec.batch_size, job.plan.groups)
     if _count(course, "out_of_memory") >= policy.halvings:
         return Decision(course, advice=f"Set training.micro_batch_size to {size} or less; else try {less}.")
     action = (

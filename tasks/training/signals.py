@@ -96,10 +96,12 @@ def operations(model: Any) -> tuple[int, int]:
 
 
 def weights(parameter: Any) -> int:
-    """Weights in a parameter: those of all ranks under ZeRO 3, and of a packed 4-bit one those that it stands for."""
+    """Weights in a parameter: those of all ranks where it is divided, and of a packed 4-bit one those that it stands for."""
     packed = getattr(parameter, "quant_state", None)
     if packed is not None and getattr(packed, "shape", None) is not None:
         return int(torch.Size(packed.shape).numel())
+    if divided := getattr(parameter, "ds_autotp_universal_checkpoint_meta", None):
+        return int(torch.Size(divided["logical_shape"]).numel())
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
@@ -122,8 +124,17 @@ def gradient_norm(engine: Any) -> float | None:
     """The norm of the whole gradient before the engine's step, where the engine does not compute it; None where it does."""
     if hasattr(engine.optimizer, "_global_grad_norm"):
         return None
-    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    whole: list[Tensor] = []
+    parts: list[Tensor] = []
+    for parameter in engine.module.parameters():
+        if parameter.grad is not None:
+            (parts if getattr(parameter, "tensor_model_parallel", False) else whole).append(parameter.grad)
+    norm = torch.nn.utils.get_total_norm(whole) if whole else torch.zeros(())
+    if parts:  # of layers that the ranks of a group divide among them
+        squares = torch.nn.utils.get_total_norm(parts) ** 2
+        dist.all_reduce(squares, group=engine.mpu.get_tensor_model_parallel_group())
+        norm = (norm**2 + squares).sqrt()
+    return float(norm)
 
 
 def _dtype(plan: HardwarePlan) -> torch.dtype:

@@ -97,7 +97,8 @@ def _trained(
 
 def settings_of(method: Method, spec: TrainingSpec, plan: HardwarePlan, seed: int) -> dict[str, object]:
     """What the training was told, flat."""
-    decided = {name: getattr(plan, name) for name in ("devices", "zero_stage", "micro_batch", "accumulation", "precision")}
+    names = ("devices", "tensor_parallel", "zero_stage", "micro_batch", "accumulation", "precision")
+    decided = {name: getattr(plan, name) for name in names}
     return flatten({"method": method.model_dump(), "training": spec.model_dump(), "plan": decided, "seed": seed})
 
 

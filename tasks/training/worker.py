@@ -59,6 +59,7 @@ def train(job: TrainingJob) -> None:
     from tasks.training import determinism, engine
     from tasks.training.loop import BEST, Loop
     from tasks.training.schedule import learning_rate
+    from tasks.training.signals import weights
 
     bits = determinism.settle(job.spec, job.plan)
     engine.start_processes(job.plan)
@@ -83,7 +84,7 @@ def train(job: TrainingJob) -> None:
     if loop.rank == 0:
         best = job.checkpoints / "best"
         shutil.copytree(best, job.out / "model", dirs_exist_ok=True, ignore=shutil.ignore_patterns(BEST))
-        trainable = sum(_size(parameter) for parameter in loop.engine.module.parameters() if parameter.requires_grad)
+        trainable = sum(weights(parameter) for parameter in loop.engine.module.parameters() if parameter.requires_grad)
         facts = {"resumed_from": resumed, "trainable_parameters": trainable, "rows": len(loop.feed), "fill": fill}
         _write_result(
             job, progress, {**facts, "order_sha256": loop.feed.order(progress.step), "details": loop.driver.details()}
@@ -133,10 +134,6 @@ def _packed(loop: "Loop", fill: float) -> str:
         f"{len(loop.train)} sequences in {len(feed)} packs of at most {feed.pack_length} tokens: {fill:.1%} of the positions "
         f"computed on hold a token; without packing it would be {alone:.1%}"
     )
-
-
-def _size(parameter: Any) -> int:
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def _write_result(job: TrainingJob, progress: Any, facts: dict[str, Any]) -> None:

@@ -8,6 +8,9 @@ from flows import check_request
 from flows.request import FinetuneRequest
 from tasks.contracts import ModelRef
 from tasks.errors import RequestError
+from tasks.resources.hardware import Machine
+
+EIGHT_CORES = Machine("cpu", "Some CPU", 1, 16.0, 8, False, 16.0)
 
 
 def request(**parts: Any) -> FinetuneRequest:
@@ -60,3 +63,25 @@ def test_a_paged_optimizer_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPa
 def test_an_adapter_is_not_promised_where_there_is_none() -> None:
     with pytest.raises(RequestError, match="method full trains no adapter"):
         check_request._request(request(method={"kind": "full"}, release={"formats": [{"kind": "adapter"}]}))
+
+
+@pytest.mark.parametrize(
+    ("method", "devices", "told"),
+    [
+        ("lora", 2, "DeepSpeed does not divide the layers of an adapter, and method.kind is lora"),
+        ("full", 1, r"1 device\(s\) of a machine train, which make no whole groups of 2"),
+    ],
+)
+def test_layers_are_divided_for_full_training_on_whole_groups_alone(
+    monkeypatch: pytest.MonkeyPatch, method: str, devices: int, told: str
+) -> None:
+    monkeypatch.setattr("tasks.resources.hardware.find_machine", lambda: EIGHT_CORES)
+    with pytest.raises(RequestError, match=told):
+        check_request._machine(request(method={"kind": method}, resources={"devices": devices, "tensor_parallel": 2}))
+
+
+def test_layers_that_cannot_be_dealt_out_are_refused(monkeypatch: pytest.MonkeyPatch, tiny_base: ModelRef) -> None:
+    monkeypatch.setattr("tasks.resources.hardware.find_machine", lambda: EIGHT_CORES)
+    asked = request(method={"kind": "full"}, resources={"devices": 8, "tensor_parallel": 8})
+    with pytest.raises(RequestError, match=r"tensor_parallel is 8, by which num_attention_heads 4"):
+        check_request._fits(asked, tiny_base)

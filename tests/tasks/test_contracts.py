@@ -147,6 +147,7 @@ def test_a_ledger_that_does_not_balance_is_refused() -> None:
         (PLAN, {"device_name": "another CPU", "threads": 16}, True),
         *((PLAN, change, False) for change in (
             {"accelerator": "cuda"}, {"devices": 2}, {"nodes": 2}, {"backend": "nccl"}, {"zero_stage": 2}, {"micro_batch": 2},
+            {"tensor_parallel": 2},
             {"accumulation": 1}, {"precision": "bf16"}, {"activation_checkpointing": True},
         )),
         (REPORT, {"items_uri": "/elsewhere", "seconds": 9.0}, True),
