@@ -1,8 +1,10 @@
 """Shard by shard, in one process or in several, and nothing twice: what was done before a kill is taken as it is."""
 
+import ctypes
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -182,6 +184,7 @@ def each(run: Run, function: Callable[[J], Facts], jobs: Sequence[J], marks: Pat
         marks: folder for one mark a job.
         progress: told the jobs done and all of them.
     """
+    _give_back()
     found = {job.name: _marked(marks, job) for job in jobs}
     todo = [_Todo(function, job, marks) for job in jobs if found[job.name] is None]
     done = len(jobs) - len(todo)
@@ -205,7 +208,16 @@ def _work(todo: _Todo) -> Facts:
     files = [[str(path), path.stat().st_size, sha256_file(path)] for path in todo.job.outputs]
     # Facts may hold words of rows, such as the labels that were counted.
     vault.write(_mark(todo.marks, todo.job), json.dumps({"facts": facts, "files": files}).encode())
+    _give_back()
     return facts
+
+
+def _give_back() -> None:
+    """Give memory that nothing uses back to the system; glibc and pyarrow keep it otherwise, the more the longer they work."""
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def _marked(marks: Path, job: Job) -> Facts | None:
