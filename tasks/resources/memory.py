@@ -12,7 +12,9 @@ Offload = Literal["none", "cpu", "nvme"]
 _LIBRARIES_GIB = {"cpu": 0.62, "cuda": 2.0}
 _PEFT_GIB = 0.06
 # What the allocator holds beside what is alive, as a share of activations: glibc's heap measured, CUDA's by judgement.
-_FRAGMENTS = {"cpu": 0.8, "cuda": 0.05}
+_FRAGMENTS = {"cpu": 1.0, "cuda": 0.05}
+# The same where activations are computed twice, as a share of those of a pass without that: glibc's heap has been as large.
+_FRAGMENTS_AGAIN = 0.8
 # DeepSpeed's zero_optimization: reduce_bucket_size, stage3_max_live_parameters and stage3_prefetch_bucket_size, in weights.
 _BUCKET, _LIVE, _PREFETCH = 500_000_000, 1_000_000_000, 50_000_000
 # NF4 with double quantization: 4 bits, and 8 + 32 / 256 bits for each block of 64 (Dettmers et al. 2023, section 3).
@@ -117,6 +119,9 @@ def needed(footprint: Footprint, setup: Setup, moment: Moment | None = None) -> 
     peak = max(in_pass, at_step)
     buffers = _buffers(footprint, setup)
     lost = _FRAGMENTS[setup.accelerator] * (peak - kept)
+    if setup.checkpointing and setup.accelerator == "cpu" and moment is not NO_ROWS:
+        plain = footprint.at(setup.rows, setup.length, False, from_hidden, setup.accelerator)
+        lost = _FRAGMENTS_AGAIN * plain.transient
     return Parts(
         weights=stored / GIB, gradients=kept / GIB, optimizer=states / GIB, activations=(peak - kept) / GIB,
         buffers=(buffers + lost) / GIB,
