@@ -94,7 +94,7 @@ def write_sequences(path: Path, sequences: list[list[int]], context: int = 4) ->
     pq.write_table(table, path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real datasets."""
     if not REAL_DATA.is_dir():
