@@ -71,18 +71,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement; the median is shown")
     options = parser.parse_args()
-    rows: list[tuple[str, list[float]]] = []
+    print("| SIGKILL of | seconds to the next step, median | all |\n|---|---:|---|")
     with tempfile.TemporaryDirectory() as folder:
         maker = _Maker(Path(folder))
         for name, ranks, measure in (
             ("one rank of one", 1, of_rank), ("one rank of two", 2, of_rank), ("everything, started again at once", 1, of_all),
         ):  # fmt: skip
-            rows.append((name, [measure(maker(ranks)) for _ in range(options.repeats)]))
+            tell(name, [measure(maker(ranks)) for _ in range(options.repeats)])
         if os.geteuid() == 0:
-            rows.append(("one host of two, which stays away", [of_host(maker) for _ in range(options.repeats)]))
-    print("| SIGKILL of | seconds to the next step, median | all |\n|---|---:|---|")
-    for name, seconds in rows:
-        print(f"| {name} | {statistics.median(seconds):.1f} | {', '.join(f'{each:.1f}' for each in seconds)} |")
+            tell("one host of two, which stays away", [of_host(maker) for _ in range(options.repeats)])
+
+
+def tell(name: str, seconds: list[float]) -> None:
+    """Print a row of the table."""
+    print(f"| {name} | {statistics.median(seconds):.1f} | {', '.join(f'{each:.1f}' for each in seconds)} |", flush=True)
 
 
 def of_rank(job: TrainingJob) -> float:
@@ -111,8 +113,8 @@ def of_all(job: TrainingJob) -> float:
 def of_host(maker: "_Maker") -> float:
     """The other host goes on alone."""
     net = Net()
-    net.up()
     try:
+        net.up()
         cluster = Cluster(hosts=net.hosts, least=1, address=net.address, command=NAMESPACE)
         return _measured(maker(2).model_copy(update={"cluster": cluster}), lambda: net.lose(net.hosts[0]))
     finally:

@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
+from itertools import count
 
+_NETS = count()  # the system needs a while to give a name free again
 NAMESPACE = "ip netns exec {host} sh -c {command}"  # how a command is run on one
 
 
@@ -15,7 +17,7 @@ class Net:
     """Two hosts, each a network namespace on one bridge."""
 
     def __init__(self) -> None:
-        self.mark = f"{os.getpid() % 10_000}"
+        self.mark = f"{os.getpid() % 10_000}{next(_NETS)}"
         self.bridge, self.prefix = f"tfb{self.mark}", f"10.77.{os.getpid() % 250}"
         self.address = f"{self.prefix}.1"
         self.hosts = tuple(f"tf{name}{self.mark}" for name in "ab")
