@@ -156,12 +156,16 @@ class StepContext:
             return
         self._said = time.monotonic()
         self._announce("step", f"step {done} of {total}", done=done, total=total)
-        text = f"Training {self.run.title(self.step)}: step {done} of {total}"
+        text = f"Training of {self._called}: step {done} of {total}"
         self._shown = show_progress(self._shown, done / total, text + (f", about {in_words(left)} left" if left else ""))
 
     def _announce(self, what: str, text: str, **payload: object) -> None:
-        name = f"{self.run.name}.{self.run.trial}" if self.run.trial else self.run.name
-        announce(f"training.{what}", name, text, **payload)
+        announce(f"training.{what}", self._called, text, **payload)
+
+    @property
+    def _called(self) -> str:
+        """The run, and the trial where it is one."""
+        return f"{self.run.name}.{self.run.trial}" if self.run.trial else self.run.name
 
     def send_metrics(self) -> None:
         """Send the metrics gathered so far."""
@@ -175,7 +179,7 @@ class StepContext:
         if self._said > 0:
             self._announce("ended", "training ended")
             if self._shown:
-                show_progress(self._shown, 1.0, f"Training {self.run.title(self.step)}: ended")
+                show_progress(self._shown, 1.0, f"Training of {self._called}: ended")
         self.send_metrics()
 
     def on_line(self, line: str) -> None:
