@@ -8,6 +8,7 @@ container with a network of its own has one of its own.
 import contextvars
 import os
 import re
+import resource
 import socket
 import struct
 import subprocess
@@ -34,6 +35,15 @@ def visible_devices(accelerator: str) -> tuple[str, ...]:
         return tuple(uuids) or ("gpu-0",)
     names = [name.strip() for name in chosen.split(",") if name.strip()]
     return tuple(uuids[int(name)] if name.isdigit() and int(name) < len(uuids) else _whole(name, uuids) for name in names)
+
+
+def peak_memory_gib(accelerator: str) -> float:
+    """The most that this process has held: of its GPU on cuda, else of main memory."""
+    if accelerator == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 @contextmanager

@@ -28,6 +28,13 @@ PLAIN_TEMPLATE = (
 )
 
 
+def dtype_of(precision: str) -> "torch.dtype":
+    """torch's type of numbers in fp32, bf16 or fp16."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
 def local_folder(uri: str, workspace: Path) -> Path | None:
     """The folder that `uri` names (absolute, relative, or below the workspace), or None where it names none."""
     for candidate in (Path(uri).expanduser(), workspace / uri):
@@ -137,6 +144,23 @@ def load_model(
     return _loaded(folder, dtype, trust_remote_code, attention)
 
 
+def without_weights(location: str, trust_remote_code: bool = False, **more: Any) -> "PreTrainedModel":
+    """The causal language model in `location` on the meta device: every layer in its shape, none of its memory."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code, local_files_only=True)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **more)
+    return model
+
+
+def recompute_activations(model: Any) -> None:
+    """Have the backward pass compute activations again, instead of keeping them (Chen et al. 2016, section 3)."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()
+
+
 def load_quantized(
     folder: Path | str, dtype: "torch.dtype", trust_remote_code: bool = False, double: bool = True
 ) -> "PreTrainedModel":
@@ -176,9 +200,7 @@ def load_trained(trained: TrainedModel, weights: Path, dtype: "torch.dtype") -> 
     if not trained.adapter:
         return load_model(weights, dtype, base.trust_remote_code).eval()
     if trained.method == "qlora":
-        import torch
-
-        learned_in = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[trained.plan.precision]
+        learned_in = dtype_of(trained.plan.precision)
         double = bool(trained.settings["method.double_quantization"])
         model = load_quantized(base.location, learned_in, base.trust_remote_code, double).dequantize().to(dtype)
     else:

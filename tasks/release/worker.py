@@ -12,12 +12,12 @@ def main(arguments: list[str]) -> int:
     """Export the job in the file `arguments[0]`."""
     import torch
 
-    from tasks.models import load_tokenizer, load_trained
+    from tasks.models import dtype_of, load_tokenizer, load_trained
 
     hush()
     job = ExportJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
     torch.set_num_threads(job.threads)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[job.trained.plan.precision]
+    dtype = dtype_of(job.trained.plan.precision)
     tokenizer = load_tokenizer(job.tokenizer, job.trained.base.trust_remote_code)
     prompts = parity.golden_prompts(job.golden_file, job.golden_prompts)
     end = tokenizer.eos_token_id

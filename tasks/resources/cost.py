@@ -64,8 +64,9 @@ def _cpu_product() -> Callable[[], None]:
 def _cuda_product(precision: str) -> Callable[[], None]:
     import torch
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    matrix = torch.ones(_CUDA_SIZE, _CUDA_SIZE, device="cuda", dtype=dtype)
+    from tasks.models import dtype_of
+
+    matrix = torch.ones(_CUDA_SIZE, _CUDA_SIZE, device="cuda", dtype=dtype_of(precision))
 
     def multiply() -> None:
         _discard(matrix @ matrix)

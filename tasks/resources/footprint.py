@@ -28,6 +28,10 @@ class Method(Protocol):
         """How many weights learn."""
         ...
 
+    def load(self, base: ModelRef, dtype: Any) -> Any:
+        """The base model, as the method wants it."""
+        ...
+
     def wrap(self, model: Any) -> Any:
         """The model that learns."""
         ...

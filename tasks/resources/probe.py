@@ -6,7 +6,6 @@ reports each. It is a child process: what runs out of memory there harms nothing
 
 import gc
 import importlib
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.contracts import ModelRef, Value
+from tasks.devices import peak_memory_gib
 from tasks.process import emit, hush
 from tasks.resources.fitting import Wanted
 from tasks.resources.hardware import Machine
@@ -53,12 +53,15 @@ class Point(Value):
     peak_gib: float
 
 
+def asks_for_probe(spec: ResourceSpec, machine: Machine) -> bool:
+    """Whether the request wants one where it can be made: auto does so on GPUs."""
+    return spec.probe == "on" or (spec.probe == "auto" and machine.accelerator == "cuda")
+
+
 def wants_probe(spec: ResourceSpec, machine: Machine, setup: Setup, asked_rows: int) -> tuple[bool, str]:
     """Whether to probe, and why not."""
-    if spec.probe == "off":
-        return False, "no probe: as asked"
-    if spec.probe == "auto" and machine.accelerator == "cpu":
-        return False, ""
+    if not asks_for_probe(spec, machine):
+        return False, "no probe: as asked" if spec.probe == "off" else ""
     if setup.zero_stage == 3 or setup.offload != "none" or setup.tensor_parallel > 1:
         return False, "no probe: one device alone does not hold the weights"
     if asked_rows:
@@ -106,7 +109,7 @@ def measure(
 
     torch.set_num_threads(job.threads)
     model, optimizer = _prepared(job)
-    best, before = 0.0, _peak_gib(job.accelerator)
+    best, before = 0.0, peak_memory_gib(job.accelerator)
     for rows in sizes or doubled(job.share):
         try:
             point = _tried(job, model, optimizer, rows)
@@ -135,18 +138,13 @@ def doubled(most: int) -> list[int]:
 def _prepared(job: ProbeJob) -> tuple[Any, Any]:
     import torch
 
-    from tasks.models import load_model
+    from tasks.models import dtype_of, recompute_activations
 
     module, _, name = job.method_class.partition(":")
     method = getattr(importlib.import_module(module), name).model_validate(job.method)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[job.precision]
-    if hasattr(method, "load"):
-        model = method.load(job.base, dtype)
-    else:
-        model = load_model(job.base.location, dtype, job.base.trust_remote_code)
+    model = method.load(job.base, dtype_of(job.precision))
     if job.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
+        recompute_activations(model)
     model = method.wrap(model)
     if job.accelerator == "cuda":
         model = model.to("cuda")
@@ -181,7 +179,7 @@ def _tried(job: ProbeJob, model: Any, optimizer: Any, rows: int) -> Point:
         model.zero_grad(set_to_none=True)
     passes = -(-job.share // rows)
     seconds = passes * min(in_pass) + min(in_step[1:] or in_step)
-    return Point(rows=rows, tokens_per_second=job.share * job.length / seconds, peak_gib=_peak_gib(device))
+    return Point(rows=rows, tokens_per_second=job.share * job.length / seconds, peak_gib=peak_memory_gib(device))
 
 
 def _loss(model: Any, ids: Any, mask: Any, supervised: float) -> Any:
@@ -215,14 +213,6 @@ def _now(device: str) -> float:
 
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _peak_gib(device: str) -> float:
-    if device == "cuda":
-        import torch
-
-        return float(torch.cuda.max_memory_allocated()) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def _method(method: Spec) -> Method:
 
 def _probed(context: StepContext, spec: ResourceSpec, machine: Machine, wanted: Wanted, past: Past) -> tuple[Trial | None, str]:
     """What a probe measured, or why there was none."""
-    if spec.probe == "off" or (spec.probe == "auto" and machine.accelerator == "cpu"):
+    if not probe.asks_for_probe(spec, machine):
         return None, ""
     place, _ = locate(spec, machine, past)
     fit, _ = find_fit(spec, wanted, place)

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from tasks.contracts import ModelRef
+from tasks.models import dtype_of, recompute_activations, without_weights
 from tasks.resources.footprint import Moment, Shape, Weights
 from tasks.resources.tensors import divided_layers
 
@@ -154,18 +155,12 @@ def _stand_ins() -> Iterator[None]:
 
 def build(base: ModelRef, wrap: Callable[[Any], Any], precision: str, checkpointing: bool) -> Any:
     """The model that learns, on the meta device."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(base.location, trust_remote_code=base.trust_remote_code, local_files_only=True)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = dtype_of(precision)
+    model: Any = without_weights(base.location, base.trust_remote_code, dtype=dtype, attn_implementation="sdpa")
+    model.config.use_cache = False
+    if checkpointing:
+        recompute_activations(model)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=base.trust_remote_code
-        )
-        model.config.use_cache = False
-        if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
         model = wrap(model)
         model = model.to(dtype)  # as the engine does with an adapter in fp32
     model.train()

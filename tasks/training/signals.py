@@ -1,6 +1,5 @@
 """What can be seen of a training while it runs: speed, use of the device, memory, the gradient's size and the time left."""
 
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +9,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tasks.contracts import HardwarePlan
+from tasks.devices import peak_memory_gib
+from tasks.models import dtype_of
 from tasks.training.heads import language_model
-
-_GIB = 2**30
 
 
 class Signals:
@@ -28,7 +27,7 @@ class Signals:
     def __init__(self, engine: Any, plan: HardwarePlan, width: int, from_hidden: bool) -> None:
         self.engine, self.plan, self.from_hidden = engine, plan, from_hidden
         self.body, self.head = operations(engine.module)
-        self.peak = matmul_rate(engine.device, _dtype(plan), width)
+        self.peak = matmul_rate(engine.device, dtype_of(plan.precision), width)
         self._begun, self._done = time.monotonic(), 0
         self._start_window()
 
@@ -56,7 +55,7 @@ class Signals:
     def report(self) -> dict[str, float]:
         """Speed and memory since the last report; every rank must ask, and each gets the same."""
         seconds = max(1e-9, time.monotonic() - self._since)
-        mine = torch.tensor([_memory_gib(self.engine.device), self._forward / max(1, self._steps)], dtype=torch.float64)
+        mine = torch.tensor([peak_memory_gib(self.plan.accelerator), self._forward / max(1, self._steps)], dtype=torch.float64)
         every = _gathered(mine, self.engine.device)
         head_tokens = self._learned if self.from_hidden else self._tokens
         computed = self._tokens * self.body + head_tokens * self.head
@@ -137,20 +136,9 @@ def gradient_norm(engine: Any) -> float | None:
     return float(norm)
 
 
-def _dtype(plan: HardwarePlan) -> torch.dtype:
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.precision]
-
-
 def _wait(on_gpu: bool) -> None:
     if on_gpu:
         torch.cuda.synchronize()
-
-
-def _memory_gib(device: Any) -> float:
-    """The most that this process has held: of the GPU, else of main memory."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated() / _GIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
 
 
 def _gathered(mine: Tensor, device: Any) -> list[Tensor]:

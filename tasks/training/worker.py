@@ -3,13 +3,13 @@
 import io
 import json
 import os
-import resource
 import shutil
 import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.devices import peak_memory_gib
 from tasks.errors import TuneflowError
 from tasks.process import emit, hush
 from tasks.shim import die_with_parent
@@ -95,18 +95,16 @@ def train(job: TrainingJob) -> None:
 
 def _model(job: TrainingJob) -> Any:
     """The model that learns. The seed is set before the adapter is built, since its weights are drawn then."""
-    import torch
     from transformers import set_seed
 
+    from tasks.models import dtype_of, recompute_activations
     from tasks.training import kernels
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[job.plan.precision]
-    model = job.method.load(job.base, dtype)
+    model = job.method.load(job.base, dtype_of(job.plan.precision))
     kernels.fit(model, job.plan)
     set_seed(job.seed)  # not before: loading may draw numbers too, and more of them where ranks hold parts
     if job.plan.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
+        recompute_activations(model)
     wrapped = job.method.wrap(model)
     wrapped.train()
     return wrapped
@@ -145,20 +143,12 @@ def _write_result(job: TrainingJob, progress: Any, facts: dict[str, Any]) -> Non
         "best_step": progress.best_step,
         "validation_loss": progress.best_loss if progress.best_loss < float("inf") else None,
         "train_loss": sum(losses[-5:]) / len(losses[-5:]),
-        "peak_gib": _peak_gib(job),
+        "peak_gib": peak_memory_gib(job.plan.accelerator),
         **facts,
     }
     lines = "".join(json.dumps(point) + "\n" for point in progress.history)
     (job.out / "history.jsonl").write_text(lines, encoding="utf-8")
     (job.out / "result.json").write_text(json.dumps(result), encoding="utf-8")
-
-
-def _peak_gib(job: TrainingJob) -> float:
-    if job.plan.accelerator == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":

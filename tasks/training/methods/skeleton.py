@@ -18,9 +18,6 @@ def fresh_skeleton(base: ModelRef) -> Any:
 
 @lru_cache(maxsize=4)
 def _built(location: str, _sha256: str, trust_remote_code: bool) -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from tasks.models import without_weights
 
-    config = AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code, local_files_only=True)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    return without_weights(location, trust_remote_code)
