@@ -5,12 +5,11 @@ from tasks.resources.spec import Workload
 from tasks.training.methods import Method
 from tasks.training.methods.lora import Lora
 from tasks.training.methods.qlora import QLora
-from tasks.training.schedule import expected_rows, interval, pack_length, total_steps, training_forecast
+from tasks.training.schedule import VALIDATIONS, expected_rows, interval, pack_length, total_steps, training_forecast
 from tasks.training.spec import USUAL_LENGTH, TrainingSpec
 
 OTHERS = (Lora(), QLora())  # named where a method does not fit
 _FEW = 64  # tokens
-_VALIDATIONS = 10  # of a run, where no interval is asked for
 _MOMENT_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
 
 
@@ -20,7 +19,7 @@ def workload(training: TrainingSpec, method: Method, data: TokenizedDataset) -> 
     longest = pack_length(training, data.max_length, data.train.longest) if training.packing else data.train.longest
     fill = 1.0 if training.packing else max(0.05, data.packing_efficiency)
     total = total_steps(training, expected_rows(training, data))
-    validations = -(-total // interval(training.advanced.validate_steps, total, _VALIDATIONS))
+    validations = -(-total // interval(training.advanced.validate_steps, total, VALIDATIONS))
     return Workload(
         batch_size=training.batch_size, micro_batch_size=training.micro_batch_size,
         longest=max(8, longest, data.validation.longest), tokens=max(1, round(tokens / fill)),

@@ -139,6 +139,12 @@ def unknown_name(what: str, found: str, known: Iterable[str]) -> str:
     return f"Unknown {what} {found!r}.{hint} Known: {', '.join(names)}."
 
 
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """A question after the nearest name, with a blank before it; "" where none is near."""
+    near = get_close_matches(found, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
 def without_login(address: str) -> str:
     """An address as messages may show it: without user and password."""
     scheme, found, rest = address.partition("://")

@@ -41,11 +41,12 @@ def demand_disk(folder: Path, needed_bytes: int, what: str) -> str:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise WorkspaceError(
-            f"{what} needs about {_gib(needed_bytes)} of disk, and {folder} has {_gib(free)} free. Free some, or choose "
+            f"{what} needs about {in_gib(needed_bytes)} of disk, and {folder} has {in_gib(free)} free. Free some, or choose "
             f"another --workspace."
         )
-    return f"{_gib(free)} free, about {_gib(needed_bytes)} needed"
+    return f"{in_gib(free)} free, about {in_gib(needed_bytes)} needed"
 
 
-def _gib(size: int) -> str:
+def in_gib(size: int) -> str:
+    """Bytes as people read them."""
     return f"{size / 2**30:.2f} GiB"

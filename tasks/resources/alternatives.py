@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from tasks.resources.fitting import Fit, Place, Wanted, find_fit
+from tasks.resources.fitting import Fit, Place, Wanted, find_fit, rented
 from tasks.resources.footprint import Method
 from tasks.resources.offers import PriceList
 from tasks.resources.spec import ResourceSpec
@@ -71,7 +71,7 @@ def _rented(spec: ResourceSpec, wanted: Wanted, listed: PriceList) -> list[str]:
     """The cheapest machine of the price list that holds it."""
     offers = [(offer.on_demand * count, offer, count) for offer in listed.devices for count in offer.counts]
     for usd, offer, count in sorted(offers, key=lambda each: each[0]):
-        place = Place(offer.machine(count), count, 1, "bf16" if offer.bf16 else "fp32")
+        place = rented(offer, count)
         if fit := find_fit(spec, wanted, place)[0]:
             return [f"{count} x {offer.name}, about {usd:.2f} USD an hour ({_figures(fit)})"]
     return []

@@ -10,6 +10,7 @@ from tasks.resources.choices import Precision, Stage
 from tasks.resources.footprint import Footprint, Method
 from tasks.resources.hardware import Machine
 from tasks.resources.memory import NO_ROWS, Offload, Parts, Setup, host_gib, needed
+from tasks.resources.offers import Offer
 from tasks.resources.spec import ResourceSpec, Workload
 from tasks.resources.tensors import group_problems, group_stages
 
@@ -45,6 +46,11 @@ class Place:
         """Memory of a device that a plan may fill; the processes of a CPU share its memory."""
         sharing = 1 if self.machine.accelerator == "cuda" else self.devices // self.nodes
         return USABLE * self.machine.memory_gib / sharing
+
+
+def rented(offer: Offer, count: int) -> Place:
+    """One machine of the price list."""
+    return Place(offer.machine(count), count, 1, "bf16" if offer.bf16 else "fp32")
 
 
 @dataclass(frozen=True)

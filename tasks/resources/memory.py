@@ -17,8 +17,8 @@ _FRAGMENTS = {"cpu": 1.0, "cuda": 0.05}
 _FRAGMENTS_AGAIN = 0.8
 # DeepSpeed's zero_optimization: reduce_bucket_size, stage3_max_live_parameters and stage3_prefetch_bucket_size, in weights.
 _BUCKET, _LIVE, _PREFETCH = 500_000_000, 1_000_000_000, 50_000_000
-# NF4 with double quantization: 4 bits, and 8 + 32 / 256 bits for each block of 64 (Dettmers et al. 2023, section 3).
 NO_ROWS = Moment(0, 0)
+# NF4 with double quantization: 4 bits, and 8 + 32 / 256 bits for each block of 64 (Dettmers et al. 2023, section 3).
 NF4_BYTES = 0.5 + (1 + 4 / 256) / 64
 
 

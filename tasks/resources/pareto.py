@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tasks.resources import cost
-from tasks.resources.fitting import Place, Wanted, find_fit
+from tasks.resources.fitting import Wanted, find_fit, rented
 from tasks.resources.offers import PriceList
 from tasks.resources.spec import ResourceSpec
 
@@ -45,7 +45,7 @@ def _rows(spec: ResourceSpec, wanted: Wanted, listed: PriceList) -> Iterator[Row
     grams = listed.grams(spec.region)
     for offer in listed.devices:
         for count in offer.counts:
-            place = Place(offer.machine(count), count, 1, "bf16" if offer.bf16 else "fp32")
+            place = rented(offer, count)
             fit, _ = find_fit(free, wanted, place)
             if fit is None:
                 continue

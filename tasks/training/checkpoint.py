@@ -17,6 +17,7 @@ from typing import Any
 from tasks.contracts import FileRecord
 from tasks.errors import WorkspaceError
 from tasks.storage import records_of, sha256_file, write_text
+from tasks.workspace import in_gib
 
 _COMPLETE = "complete.json"
 _BYTES_PER_WEIGHT = 16  # of one that learns: itself, its fp32 original and two moments
@@ -137,8 +138,8 @@ def demand_room(root: Path, weights: int) -> None:
     free, needed = free_bytes(root) + held, 2 * expected_bytes(weights)
     if free < needed:
         raise WorkspaceError(
-            f"{root} has {_size(free)} for checkpoints, but two of them take about {_size(needed)}: the newest stays until the "
-            f"next is proven. Free some, choose another --workspace, or use method.kind: lora."
+            f"{root} has {in_gib(free)} for checkpoints, but two of them take about {in_gib(needed)}: the newest stays until "
+            f"the next is proven. Free some, choose another --workspace, or use method.kind: lora."
         )
 
 
@@ -153,16 +154,13 @@ def make_room(root: Path, needed: int) -> tuple[bool, str]:
     free, fits = free_bytes(root), free_bytes(root) >= needed + _LEAST_BYTES
     kept = f"the newest, of step {newest_step(root)}, stays" if newest_step(root) else "there is none yet"
     outcome = "only the newest is kept" if fits else f"it is not written: {kept}"
-    return fits, f"the disk of {root} is almost full: {_size(free)} are free, a checkpoint takes {_size(needed)}; {outcome}"
+    sizes = f"{in_gib(free)} are free, a checkpoint takes {in_gib(needed)}"
+    return fits, f"the disk of {root} is almost full: {sizes}; {outcome}"
 
 
 def free_bytes(root: Path) -> int:
     """What can still be written where the checkpoints lie."""
     return shutil.disk_usage(root).free
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
 
 
 def _files(folder: Path) -> Sequence[Path]:

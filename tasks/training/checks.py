@@ -1,8 +1,7 @@
 """Options of training that do not go together, found before compute is spent."""
 
+from tasks.training.schedule import VALIDATIONS
 from tasks.training.spec import AdvancedTraining, TrainingSpec
-
-_VALIDATIONS = 10  # of a run, where no interval is asked for
 
 
 def check(spec: TrainingSpec, validation: bool) -> list[str]:
@@ -48,7 +47,7 @@ def _stopping_problems(spec: TrainingSpec, validation: bool) -> list[str]:
         return ["training.early_stopping.patience is set, but data.splitting.validation is 0; it needs validation rows."]
     if every and not spec.max_steps:
         return []  # how many validations there are is known with the data
-    times = spec.max_steps // every if every else min(_VALIDATIONS, spec.max_steps or _VALIDATIONS)
+    times = spec.max_steps // every if every else min(VALIDATIONS, spec.max_steps or VALIDATIONS)
     if rule.patience < times:
         return []
     return [

@@ -101,13 +101,10 @@ class Keeper:
 
     def _converted(self, kept: Checkpoint) -> str:
         """The name of the files that fit this number of ranks."""
-        if kept.ranks != self.world and self.job.plan.tensor_parallel > 1:
-            raise TrainingError(
-                f"The checkpoint of step {kept.step} is of {kept.ranks} rank(s) and there are {self.world} now, but layers "
-                "that are divided among devices (resources.tensor_parallel) cannot be converted. Use as many devices as before."
-            )
-        divided = any((kept.folder / _TAG).glob("*optim_states.pt"))  # among the ranks that wrote it
-        if kept.ranks == self.world or not divided:
+        if kept.ranks == self.world:
+            return _TAG
+        states = any((kept.folder / _TAG).glob("*optim_states.pt"))  # divided among the ranks that wrote them
+        if not states and self.job.plan.tensor_parallel == 1:
             return _TAG
         if why := self._unconvertible():
             raise TrainingError(
@@ -121,6 +118,11 @@ class Keeper:
 
     def _unconvertible(self) -> str:
         """Why states that are divided cannot be divided anew, and what to do; "" where they can."""
+        if self.job.plan.tensor_parallel > 1:
+            return (
+                "layers that are divided among devices (resources.tensor_parallel) cannot be converted. Use as many devices as "
+                "before"
+            )
         if self.job.plan.offload == "nvme":
             return "states on a fast disk (offload nvme) cannot be converted. Use as many devices as before, or offload cpu"
         if self.job.spec.advanced.optimizer != "adamw":

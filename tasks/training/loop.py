@@ -68,7 +68,7 @@ class Loop:
         self.total = schedule.total_steps(job.spec, len(self.feed))
         self.peak, _ = schedule.learning_rate(job.spec, job.method.adapter, job.rate_factor)
         advanced = job.spec.advanced
-        self.validate_every = schedule.interval(advanced.validate_steps, self.total, 10)
+        self.validate_every = schedule.interval(advanced.validate_steps, self.total, schedule.VALIDATIONS)
         self.report_every = max(1, self.total // 100)
         self.driver = job.method.driver(deepspeed_engine, self.total, job.plan)
         self.keeper = Keeper(job, deepspeed_engine, self.driver)

@@ -5,6 +5,8 @@ import math
 from tasks.contracts import TokenizedDataset
 from tasks.training.spec import USUAL_LENGTH, AdvancedTraining, TrainingSpec
 
+VALIDATIONS = 10  # of a run, about, where no interval is asked for
+
 
 def total_steps(spec: TrainingSpec, rows: int) -> int:
     """Optimizer steps of a run over `rows` sequences, or packs of them."""

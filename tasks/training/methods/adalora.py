@@ -13,7 +13,6 @@ from tasks.training.methods.low_rank import Adapted, check_rank, check_targets, 
 from tasks.training.methods.ranks import RankDriver, RankSchedule, only_used_ranks
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 
@@ -79,12 +78,6 @@ class AdaLora(Adapted):
     def trainable_parameters(self, base: ModelRef) -> int:
         """How many weights learn: left and right singular vectors and values, of every rank there is at first."""
         return sum(self.first_rank * (inputs + outputs + 1) for inputs, outputs in matrices(self.targets, base))
-
-    def load(self, base: ModelRef, dtype: "torch.dtype") -> "PreTrainedModel":
-        """The base model as it is."""
-        from tasks.models import load_model
-
-        return load_model(base.location, dtype, base.trust_remote_code)
 
     def wrap(self, model: "PreTrainedModel") -> Any:
         """The model with its adapters; only they require gradients."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from tasks.contracts import HardwarePlan, ModelRef, Spec
-from tasks.errors import RequestError
+from tasks.errors import RequestError, did_you_mean
 from tasks.plugins import adapter_class, as_mapping
 from tasks.training.methods.adapting import adapted
 from tasks.training.methods.driver import Driver, NoDriver
@@ -197,13 +197,17 @@ def peft_config(content: dict[str, Any]) -> Any:
     known = {str(kind.value): found for kind, found in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     name = str(content["peft_type"]).upper()
     if name not in known:
-        raise RequestError(f"method.config: peft_type {name!r} is none of PEFT's.{_near(name, known)} It has {_list(known)}.")
+        raise RequestError(
+            f"method.config: peft_type {name!r} is none of PEFT's.{did_you_mean(name, known)} It has {_list(known)}."
+        )
     if name == "ADALORA":
         raise RequestError("method.config: ADALORA needs its ranks led from step to step. Use method.kind: adalora.")
     usable = _settable(known[name]) - {"peft_type", "task_type", "inference_mode"}
     for field in content:
         if field not in usable | {"peft_type"}:
-            raise RequestError(f"method.config: {name} has no field {field!r}.{_near(field, usable)} It has {_list(usable)}.")
+            raise RequestError(
+                f"method.config: {name} has no field {field!r}.{did_you_mean(field, usable)} It has {_list(usable)}."
+            )
     try:
         config = known[name](task_type="CAUSAL_LM", **{key: value for key, value in content.items() if key != "peft_type"})
     except (ValueError, TypeError) as error:
@@ -259,13 +263,6 @@ def _settable(kind: type) -> set[str]:
 
 def _unfit(name: str, act: str, base: ModelRef, error: Exception) -> RequestError:
     return RequestError(f"method.config: with it {name} cannot {act} {base.uri}: {_first_line(error)}.")
-
-
-def _near(name: str, known: Any) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _list(names: Any) -> str:

@@ -1,10 +1,17 @@
 """What the low-rank methods share: their settings, which layers get an adapter, and how many weights that makes."""
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from tasks.contracts import ModelRef, Spec
+from tasks.contracts import HardwarePlan, ModelRef, Spec
+from tasks.errors import did_you_mean
+from tasks.training.methods.driver import Driver, NoDriver
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 ALL_LINEAR = "all-linear"
 
@@ -37,6 +44,12 @@ class Adapted(Spec):
             raise ValueError(f"{ALL_LINEAR} already means every linear layer; leave the other names out")
         return targets
 
+    def load(self, base: ModelRef, dtype: "torch.dtype") -> "PreTrainedModel":
+        """The base model as it is."""
+        from tasks.models import load_model
+
+        return load_model(base.location, dtype, base.trust_remote_code)
+
 
 class LowRank(Adapted):
     """Settings of LoRA in all its forms."""
@@ -47,6 +60,24 @@ class LowRank(Adapted):
     weight_decomposed: bool = Field(
         default=False, title="DoRA", description="Learn magnitude and direction apart (Liu et al. 2024, section 4)."
     )
+
+    def check(self, base: ModelRef | None) -> str:
+        """Why this cannot train `base`; "" where it can, and where none is known."""
+        if base is None:
+            return ""
+        return check_rank(self.rank, base) or check_targets(self.targets, base)
+
+    def trainable_parameters(self, base: ModelRef) -> int:
+        """How many weights learn."""
+        return low_rank_size(self, base)
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write the adapter alone."""
+        model.save_pretrained(str(folder), safe_serialization=True)
+
+    def driver(self, engine: Any, total_steps: int, plan: HardwarePlan) -> Driver:
+        """None is needed."""
+        return NoDriver()
 
 
 def target_names(targets: str) -> list[str]:
@@ -93,8 +124,6 @@ def check_targets(targets: str, base: ModelRef, embeddings: bool = True) -> str:
     """
     if target_modules(targets) == ALL_LINEAR:
         return ""
-    from difflib import get_close_matches
-
     from tasks.training.methods.skeleton import skeleton
 
     model = skeleton(base)
@@ -109,11 +138,9 @@ def check_targets(targets: str, base: ModelRef, embeddings: bool = True) -> str:
                 f"method.targets names {target!r}, whose weights {base.uri} uses both to read and to say tokens, so that what "
                 f"is learned at one end could not be merged. Leave it out"
             )
-        near = get_close_matches(target, known, n=1)
-        meant = f" Did you mean {near[0]}?" if near else ""
         return (
             f"method.targets names {target!r}, which is no layer of {base.uri} that this method can adapt: it has "
-            f"{', '.join(known)}.{meant} Or use {ALL_LINEAR}"
+            f"{', '.join(known)}.{did_you_mean(target, known)} Or use {ALL_LINEAR}"
         )
     return ""
 

@@ -1,14 +1,12 @@
 """The method `qlora`: LoRA beside a base in 4 bits (Dettmers et al. 2023, section 3)."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from tasks.contracts import HardwarePlan, ModelRef
+from tasks.contracts import ModelRef
 from tasks.training.methods.adapting import adapted
-from tasks.training.methods.driver import Driver, NoDriver
-from tasks.training.methods.low_rank import LowRank, check_rank, check_targets, lora_config, low_rank_size
+from tasks.training.methods.low_rank import LowRank, lora_config
 
 if TYPE_CHECKING:
     import torch
@@ -27,19 +25,9 @@ class QLora(LowRank):
         description="Quantize the constants of the quantization too: 0.37 bits less a weight.",
     )  # fmt: skip
 
-    def check(self, base: ModelRef | None) -> str:
-        """Why this cannot train `base`; "" where it can, and where none is known."""
-        if base is None:
-            return ""
-        return check_rank(self.rank, base) or check_targets(self.targets, base)
-
     def most_divided(self) -> tuple[Literal[2, 3], str]:
         """Every ZeRO stage works; ZeRO 3 divides 4-bit weights too, once each device has read them."""
         return 3, ""
-
-    def trainable_parameters(self, base: ModelRef) -> int:
-        """How many weights learn."""
-        return low_rank_size(self, base)
 
     def load(self, base: ModelRef, dtype: "torch.dtype") -> "PreTrainedModel":
         """The base model in 4 bits, computing in `dtype`."""
@@ -50,11 +38,3 @@ class QLora(LowRank):
     def wrap(self, model: "PreTrainedModel") -> Any:
         """The model with its adapters; only they require gradients."""
         return adapted(model, lora_config(self))
-
-    def save(self, model: Any, folder: Path) -> None:
-        """Write the adapter alone."""
-        model.save_pretrained(str(folder), safe_serialization=True)
-
-    def driver(self, engine: Any, total_steps: int, plan: HardwarePlan) -> Driver:
-        """None is needed."""
-        return NoDriver()
