@@ -15,6 +15,7 @@ from prefect import task
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.events import Event as Announcement
 from prefect.states import Completed
 
 from blocks.access import DataAccess
@@ -64,6 +65,7 @@ class StepContext:
         self._sent = time.monotonic()
         self._said = -_SAY_SECONDS
         self._shown: UUID | None = None
+        self._announced: Announcement | None = None
 
     @property
     def workspace(self) -> Path:
@@ -160,7 +162,7 @@ class StepContext:
         self._shown = show_progress(self._shown, done / total, text + (f", about {in_words(left)} left" if left else ""))
 
     def _announce(self, what: str, text: str, **payload: object) -> None:
-        announce(f"training.{what}", self._called, text, **payload)
+        self._announced = announce(f"training.{what}", self._called, text, follows=self._announced, **payload)
 
     @property
     def _called(self) -> str:

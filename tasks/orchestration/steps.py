@@ -18,7 +18,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext, TagsContext, TaskRunContext
 from prefect.deployments import run_deployment
-from prefect.events import emit_event
+from prefect.events import Event, emit_event
 from prefect.exceptions import CancelledRun, ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
@@ -326,13 +326,21 @@ def gpu_slots(count: int) -> Iterator[None]:
         yield
 
 
-def announce(event: str, name: str, text: str, **payload: Any) -> None:
-    """Emit an event about the run `name`, for automations to act on: tuneflow.<event>."""
+def announce(event: str, name: str, text: str, *, follows: Event | None = None, **payload: Any) -> Event | None:
+    """Emit an event about the run `name`, for automations to act on: tuneflow.<event>.
+
+    Args:
+        follows: the one announced before it. A server takes up events in any order but for those that name the one before.
+
+    Returns:
+        the event, or None where no server takes events.
+    """
     run_id = _flow_run_id()
-    emit_event(
+    return emit_event(
         f"tuneflow.{event}",
         resource={"prefect.resource.id": f"tuneflow.run.{name}", "prefect.resource.name": name},
         payload={"run": name, "text": text, "flow_run_id": str(run_id) if run_id else "", **payload},
+        follows=follows,
     )
 
 

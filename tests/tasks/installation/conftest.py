@@ -63,14 +63,9 @@ class Api:
         assert done.stdout.splitlines()[:-1] == [f"{i['outcome']:7}  {i['what']:10}  {i['name']}" for i in items]
         return {(item["what"], item["name"]): item["outcome"] for item in items}
 
-    def emit(self, event: str, name: str, **payload: Any) -> None:
-        """An event of the run `name`."""
-        resource = {"prefect.resource.id": f"tuneflow.run.{name}", "prefect.resource.name": name}
-        now = datetime.now(UTC).isoformat()
-        self.call(
-            "POST", "/events",
-            [{"occurred": now, "event": event, "resource": resource, "payload": payload, "related": [], "id": str(uuid4())}],
-        )  # fmt: skip
+    def emit(self, *events: dict[str, Any]) -> None:
+        """Send events (`event` makes them) together, in this order."""
+        self.call("POST", "/events", events)
 
     def state(self, flow_run_id: str) -> str:
         return str(self.call("GET", f"/flow_runs/{flow_run_id}")["state"]["name"])
@@ -101,6 +96,15 @@ class Api:
         variables = {**self.environment, "PREFECT_WORKER_QUERY_SECONDS": "2"}
         with companion(command, environment=variables, log=log, grace_seconds=10):
             yield
+
+
+def event(what: str, name: str, follows: dict[str, Any] | None = None, **payload: Any) -> dict[str, Any]:
+    """An event of the run `name` that happened now, after the event `follows`."""
+    return {
+        "id": str(uuid4()), "event": what, "payload": payload, "related": [], "follows": (follows or {}).get("id"),
+        "resource": {"prefect.resource.id": f"tuneflow.run.{name}", "prefect.resource.name": name},
+        "occurred": datetime.now(UTC).isoformat(),
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.servers import ROOT, wait_for
-from tests.tasks.installation.conftest import Api, Receiver
+from tests.tasks.installation.conftest import Api, Receiver, event
 
 pytestmark = pytest.mark.slow
 SAVE = """
@@ -45,15 +45,13 @@ def test_alerts_reach_the_block(api: Api, receiver: Receiver) -> None:
 
 def events(api: Api, receiver: Receiver) -> None:
     """Every event of a run, and a training that falls silent, become one message."""
-    api.emit("tuneflow.training.started", "slow", text="started", flow_run_id=RUN)
-    api.emit("tuneflow.training.step", "slow", text="step 7 of 90", flow_run_id=RUN)
-    api.emit("tuneflow.training.step", "ended", text="step 90 of 90")
-    time.sleep(2)  # a busy server takes up events that come together in any order
-    api.emit("tuneflow.training.ended", "ended", text="done")
-    for event, name in (("verdict.rejected", "poor"), ("release.finished", "good"), ("approval.waiting", "patient")):
-        api.emit(f"tuneflow.{event}", name, text=f"What came of {name}.", flow_run_id=RUN)
-    for _ in range(3):
-        api.emit("tuneflow.device.idle", "idler", text="GPU 0 does nothing.")
+    first = event("tuneflow.training.step", "slow", text="step 1 of 90", flow_run_id=RUN)
+    api.emit(first, event("tuneflow.training.step", "slow", first, text="step 7 of 90", flow_run_id=RUN))
+    last = event("tuneflow.training.step", "ended", text="step 90 of 90")
+    api.emit(event("tuneflow.training.ended", "ended", last, text="done"), last)  # a server may get them in any order
+    for what, name in (("verdict.rejected", "poor"), ("release.finished", "good"), ("approval.waiting", "patient")):
+        api.emit(event(f"tuneflow.{what}", name, text=f"What came of {name}.", flow_run_id=RUN))
+    api.emit(*(event("tuneflow.device.idle", "idler", text="GPU 0 does nothing.") for _ in range(3)))
     wait_for(lambda: len(receiver.messages) >= 4, 20, "four messages")
     link = f"{api.environment['PREFECT_API_URL'].removesuffix('/api')}/runs/flow-run/{RUN}"
     assert receiver.about("poor") == [{"subject": "poor: rejected", "body": f"What came of poor.\n{link}"}]
@@ -78,9 +76,13 @@ def flow_runs(api: Api, receiver: Receiver) -> None:
     ):
         run = api.call("POST", "/flow_runs/", {"flow_id": flow, "name": name, "tags": tags, "state": {"type": "RUNNING"}})["id"]
         api.call("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
-    wait_for(lambda: len(receiver.messages) >= 2, 20, "two messages")
+    wait_for(lambda: len(told(receiver)) >= 2, 40, "two messages")
     time.sleep(2)
-    assert sorted(message["subject"] for message in receiver.messages) == ["ours-failed: Failed", "ours-late: TimedOut"]
+    assert told(receiver) == ["ours-failed: Failed", "ours-late: TimedOut"]
     body = receiver.about("ours-failed")[0]["body"]
     assert body.startswith("Out of memory.\nhttp://127.0.0.1:")
     assert "/runs/flow-run/" in body
+
+
+def told(receiver: Receiver) -> list[str]:
+    return sorted(message["subject"] for message in receiver.messages)
